@@ -1,0 +1,58 @@
+"""The frame around every message: token, length, command code, arguments, checksum.
+
+::
+
+    offset  size  field
+    0       8     token            DD DD DD DD DD DD DD 11
+    8       4     length           request: whole frame - 12; feedback: whole frame
+    12      4     command code
+    16      4     extended code    always 0
+    20      n     arguments
+    20+n    2     checksum         sum of every preceding byte modulo 65536
+
+Source: captured frames and ArbinCTI Protocol v1.1; older documents differ on token and feedback length.
+"""
+
+import struct
+import zlib
+from enum import Enum
+
+TOKEN = bytes.fromhex("DDDDDDDDDDDDDD11")
+HEADER = struct.Struct("<8sIII")
+_LENGTH = struct.Struct("<I")
+_CHECKSUM = struct.Struct("<H")
+CHECKSUM_SIZE = _CHECKSUM.size
+OVERHEAD = HEADER.size + CHECKSUM_SIZE
+LENGTH_END = 12  # where a request starts counting
+
+_ADLER_BLOCK = 256  # the low word of adler32 is 1 + the sum of the bytes, exact below 65521 = 256 * 255 + 241
+
+
+class Direction(Enum):
+    """Who sends a frame; the value is how many bytes of it the length field leaves out."""
+
+    REQUEST = LENGTH_END
+    FEEDBACK = 0
+
+
+def checksum(data: bytes | bytearray | memoryview) -> int:
+    """The sum of all bytes modulo 65536."""
+    view = memoryview(data)
+    adler32 = zlib.adler32
+    total = 0
+    for start in range(0, len(view), _ADLER_BLOCK):
+        total += (adler32(view[start : start + _ADLER_BLOCK]) & 0xFFFF) - 1
+    return total & 0xFFFF
+
+
+def pack_frame(direction: Direction, code: int, arguments: bytes) -> bytes:
+    """A whole frame around packed arguments."""
+    size = OVERHEAD + len(arguments)
+    body = HEADER.pack(TOKEN, size - direction.value, code, 0) + arguments
+    return body + _CHECKSUM.pack(checksum(body))
+
+
+def stored_checksum(frame: bytes | bytearray | memoryview) -> int:
+    """The checksum that a whole frame carries in its last two bytes."""
+    (value,) = _CHECKSUM.unpack_from(frame, len(frame) - CHECKSUM_SIZE)
+    return int(value)

@@ -1,0 +1,339 @@
+"""A message's fields, declared once, become its pack and its unpack.
+
+A message is a frozen dataclass (or, on the hot path, a named tuple) whose annotations are the wire::
+
+    @dataclass(frozen=True, slots=True)
+    class StopRequest:
+        channel: U32
+        all_channels: Annotated[bool, flag(reserved=101)]
+
+    STOP = Layout(StopRequest)
+
+Everything is little-endian and packed. Fixed fields that follow each other are compiled into one `struct.Struct`; a
+field whose size depends on its content is a `Codec`. `reserved` is the number of unused bytes after a field: zero when
+sent, ignored when received.
+
+Source: ArbinCTI Protocol v1.1, "Message format".
+"""
+
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Any, Generic, Protocol, TypeVar, get_type_hints
+
+from cti_mqtt.errors import InvalidRequestError, ProtocolError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of fixed size: one struct item and, where needed, two conversions.
+
+    `encode` raises InvalidRequestError for a value that has no place in the field.
+    """
+
+    item: str
+    decode: Callable[[Any], Any] | None = None
+    encode: Callable[[Any], Any] | None = None
+    reserved: int = 0
+
+    @property
+    def format(self) -> str:
+        """The struct format, unused bytes included."""
+        return self.item + (f"{self.reserved}x" if self.reserved else "")
+
+
+class Codec(Protocol):
+    """A field whose size depends on its content."""
+
+    @property
+    def min_size(self) -> int:
+        """The fewest bytes it can take."""
+
+    def unpack_from(self, buffer: bytes, offset: int) -> tuple[Any, int]:
+        """The value at `offset`, and where the next field begins.
+
+        Raises:
+            ProtocolError: the bytes do not hold such a value.
+        """
+
+    def pack(self, value: Any) -> bytes:
+        """The value as bytes.
+
+        Raises:
+            InvalidRequestError: the value cannot be expressed.
+        """
+
+
+# --- fixed fields ----------------------------------------------------------------------------------------------------
+
+
+def number(
+    item: str, kind: Callable[[int], Any] | None = None, *, plain: Callable[[Any], int] = int, reserved: int = 0
+) -> Field:
+    """An integer or float; `kind` (an enum, say) is what it stands for, `plain` the way back."""
+    return Field(item, kind, plain if kind else None, reserved)
+
+
+def flag(item: str = "B", *, reserved: int = 0) -> Field:
+    """A truth value: 1 or 0; any number but 0 counts as true."""
+    return Field(item, bool, int, reserved)
+
+
+def raw(size: int, *, reserved: int = 0) -> Field:
+    """Exactly `size` bytes."""
+
+    def encode(value: bytes) -> bytes:
+        if len(value) != size:
+            raise InvalidRequestError(f"needs exactly {size} bytes, not {len(value)}")
+        return value
+
+    return Field(f"{size}s", None, encode, reserved)
+
+
+def array(item: str, length: int, *, reserved: int = 0) -> Field:
+    """A tuple of exactly `length` numbers."""
+    inner = struct.Struct(f"<{length}{item}")
+
+    def encode(values: tuple[float, ...]) -> bytes:
+        if len(values) != length:
+            raise InvalidRequestError(f"needs exactly {length} numbers, not {len(values)}")
+        return inner.pack(*values)
+
+    return Field(f"{inner.size}s", inner.unpack, encode, reserved)
+
+
+def char(size: int, *, may_fill: bool = False, reserved: int = 0) -> Field:
+    """Text in `size` bytes, NUL-padded; the last byte stays NUL unless it `may_fill` them all."""
+    room = size if may_fill else size - 1
+    return Field(f"{size}s", _decode_char, lambda text: _encode_text(text, "utf-8", 1, room), reserved)
+
+
+def wchar(size: int, *, reserved: int = 0) -> Field:
+    """Text in `size` UTF-16 units (2 * size bytes), NUL-padded; the last unit stays NUL."""
+    return Field(f"{2 * size}s", _decode_wchar, lambda text: _encode_text(text, "utf-16-le", 2, size - 1), reserved)
+
+
+@lru_cache(maxsize=8192)
+def _decode_char(data: bytes) -> str:
+    return data.split(b"\0", 1)[0].decode("utf-8", "replace")
+
+
+@lru_cache(maxsize=8192)
+def _decode_wchar(data: bytes) -> str:
+    return data.decode("utf-16-le", "replace").split("\0", 1)[0]
+
+
+def _encode_text(text: str, encoding: str, unit: int, room: int) -> bytes:
+    if "\0" in text:
+        raise InvalidRequestError("text must not contain a NUL character")
+    try:
+        data = text.encode(encoding)
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(f"text is not valid Unicode: {error.reason}") from error
+    if len(data) > room * unit:
+        raise InvalidRequestError(f"text is too long: {len(data) // unit} units, at most {room} fit")
+    return data
+
+
+U8 = Annotated[int, number("B")]
+U16 = Annotated[int, number("H")]
+U32 = Annotated[int, number("I")]
+I16 = Annotated[int, number("h")]
+I32 = Annotated[int, number("i")]
+F32 = Annotated[float, number("f")]
+F64 = Annotated[float, number("d")]
+
+
+# --- fields whose size depends on their content ------------------------------------------------------------------------
+
+_COUNT = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True)
+class CountedBytes:
+    """`length u32`, then so many bytes."""
+
+    min_size: int = _COUNT.size
+
+    def unpack_from(self, buffer: bytes, offset: int) -> tuple[bytes, int]:
+        """The bytes, without their length."""
+        start = offset + _COUNT.size
+        (length,) = _unpack(_COUNT, buffer, offset)
+        if start + length > len(buffer):
+            raise ProtocolError(f"{length} bytes announced, {len(buffer) - start} present")
+        return buffer[start : start + length], start + length
+
+    def pack(self, value: bytes) -> bytes:
+        """Length and bytes."""
+        return _COUNT.pack(len(value)) + value
+
+
+@dataclass(frozen=True, slots=True)
+class CountedNumbers:
+    """`count u32`, then so many numbers of one kind."""
+
+    item: str
+    min_size: int = _COUNT.size
+
+    def unpack_from(self, buffer: bytes, offset: int) -> tuple[tuple[Any, ...], int]:
+        """The numbers as a tuple."""
+        start = offset + _COUNT.size
+        (count,) = _unpack(_COUNT, buffer, offset)
+        end = start + count * struct.calcsize(self.item)
+        if end > len(buffer):
+            raise ProtocolError(f"{count} numbers announced, room for fewer")
+        return struct.unpack_from(f"<{count}{self.item}", buffer, start), end
+
+    def pack(self, value: tuple[Any, ...]) -> bytes:
+        """Count and numbers."""
+        try:
+            return _COUNT.pack(len(value)) + struct.pack(f"<{len(value)}{self.item}", *value)
+        except struct.error as error:
+            raise InvalidRequestError(str(error)) from error
+
+
+class CountedRecords(Generic[T]):
+    """`count u32`, then so many records of one layout."""
+
+    min_size = _COUNT.size
+
+    def __init__(self, layout: "Layout[T]") -> None:
+        self._layout = layout
+
+    def unpack_from(self, buffer: bytes, offset: int) -> tuple[tuple[T, ...], int]:
+        """The records as a tuple."""
+        (count,) = _unpack(_COUNT, buffer, offset)
+        offset += _COUNT.size
+        if count * self._layout.min_size > len(buffer) - offset:
+            raise ProtocolError(f"{count} records announced, room for fewer")
+        records = []
+        for _ in range(count):
+            record, offset = self._layout.unpack_from(buffer, offset)
+            records.append(record)
+        return tuple(records), offset
+
+    def pack(self, value: tuple[T, ...]) -> bytes:
+        """Count and records."""
+        return _COUNT.pack(len(value)) + b"".join(map(self._layout.pack, value))
+
+
+# --- the layout --------------------------------------------------------------------------------------------------------
+
+
+def _unpack(layout: struct.Struct, buffer: bytes, offset: int) -> tuple[Any, ...]:
+    try:
+        return layout.unpack_from(buffer, offset)
+    except struct.error as error:
+        raise ProtocolError(f"ends too early: {layout.size} bytes wanted, {len(buffer) - offset} present") from error
+
+
+class _FixedRun:
+    """Fixed fields that follow each other, as one struct."""
+
+    def __init__(self, fields: list[tuple[str, Field]]) -> None:
+        self._fields = fields
+        self._struct = struct.Struct("<" + "".join(field.format for _, field in fields))
+        self._decoders = [(i, field.decode) for i, (_, field) in enumerate(fields) if field.decode]
+        self.min_size = self._struct.size
+
+    def unpack_from(self, buffer: bytes, offset: int) -> tuple[Iterable[Any], int]:
+        values = list(_unpack(self._struct, buffer, offset))
+        for index, decode in self._decoders:
+            values[index] = decode(values[index])
+        return values, offset + self.min_size
+
+    def pack(self, message: object) -> bytes:
+        return b"".join(_pack_field(name, field, getattr(message, name)) for name, field in self._fields)
+
+
+def _pack_field(name: str, field: Field, value: Any) -> bytes:
+    try:
+        return struct.pack("<" + field.format, field.encode(value) if field.encode else value)
+    except (struct.error, OverflowError, InvalidRequestError) as error:
+        raise InvalidRequestError(f"{name}: {error}") from error
+
+
+class _VariableField:
+    """A field that brings its own codec, in the shape of a run."""
+
+    def __init__(self, name: str, codec: Codec) -> None:
+        self._name = name
+        self._codec = codec
+        self.min_size = codec.min_size
+
+    def unpack_from(self, buffer: bytes, offset: int) -> tuple[Iterable[Any], int]:
+        value, end = self._codec.unpack_from(buffer, offset)
+        return (value,), end
+
+    def pack(self, message: object) -> bytes:
+        try:
+            return self._codec.pack(getattr(message, self._name))
+        except InvalidRequestError as error:
+            raise InvalidRequestError(f"{self._name}: {error}") from error
+
+
+class Layout(Generic[T]):
+    """The wire form of a message class, read from its annotations.
+
+    Args:
+        message: a dataclass or named tuple, each of whose fields is annotated with a `Field` or a `Codec`.
+        replace: other codecs for some fields, for peers that write them differently.
+
+    Attributes:
+        min_size: the fewest bytes such a message takes.
+        fixed_size: its size where it is always the same, else None.
+    """
+
+    def __init__(self, message: Callable[..., T], replace: Mapping[str, Codec] | None = None) -> None:
+        self._message = message
+        self._runs: list[_FixedRun | _VariableField] = []
+        fixed: list[tuple[str, Field]] = []
+        for name, hint in get_type_hints(message, include_extras=True).items():
+            wire = (replace or {}).get(name) or hint.__metadata__[0]
+            if isinstance(wire, Field):
+                fixed.append((name, wire))
+                continue
+            self._close(fixed)
+            fixed = []
+            self._runs.append(_VariableField(name, wire))
+        self._close(fixed)
+        self.min_size = sum(run.min_size for run in self._runs)
+        self.fixed_size = self.min_size if all(isinstance(run, _FixedRun) for run in self._runs) else None
+
+    def _close(self, fixed: list[tuple[str, Field]]) -> None:
+        if fixed:
+            self._runs.append(_FixedRun(fixed))
+
+    def unpack_from(self, buffer: bytes, offset: int) -> tuple[T, int]:
+        """The message at `offset`, and where the next one begins.
+
+        Raises:
+            ProtocolError: the bytes do not hold such a message.
+        """
+        values: list[Any] = []
+        for run in self._runs:
+            part, offset = run.unpack_from(buffer, offset)
+            values.extend(part)
+        return self._message(*values), offset
+
+    def unpack(self, buffer: bytes) -> T:
+        """The message that fills `buffer` exactly.
+
+        Raises:
+            ProtocolError: too few bytes, too many, or bytes that make no sense.
+        """
+        message, end = self.unpack_from(buffer, 0)
+        if end != len(buffer):
+            raise ProtocolError(f"{len(buffer) - end} bytes too many")
+        return message
+
+    def pack(self, message: T) -> bytes:
+        """The message as bytes.
+
+        Raises:
+            InvalidRequestError: a value has no place in its field; the message names it.
+        """
+        return b"".join(run.pack(message) for run in self._runs)

@@ -1,0 +1,259 @@
+"""Get channels info: the readings.
+
+Records are named tuples: they are the hot path, and a frozen dataclass of this many fields costs more than all the rest.
+"""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntFlag
+from types import MappingProxyType
+from typing import Annotated, NamedTuple
+
+from cti_mqtt.cti.codes import ChannelStatus, Selection
+from cti_mqtt.cti.layout import F32, F64, I16, U16, U32, CountedRecords, Layout, char, flag, number, wchar
+from cti_mqtt.errors import InvalidRequestError, ProtocolError
+
+ALL_CHANNELS = -1
+
+AUX_KINDS = (
+    "voltage",
+    "temperature",
+    "pressure",
+    "external",
+    "flow",
+    "ao",
+    "di",
+    "do",
+    "humidity",
+    "safety",
+    "ph",
+    "density",
+)
+
+
+class AuxOption(IntFlag):
+    """Which additional values a request asks for."""
+
+    NONE = 0
+    BMS = 0x100
+    SMB = 0x200
+    AUXILIARY = 0x400
+    ALL = BMS | SMB | AUXILIARY
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelsInfoRequest:
+    """Asks for the readings of one channel, or of many by `selection`.
+
+    Source: v1.1, "Get channels info".
+    """
+
+    channel: I16 = ALL_CHANNELS
+    selection: Annotated[Selection, number("h", Selection)] = Selection.ALL
+    aux_options: Annotated[AuxOption, number("I", AuxOption, reserved=32)] = AuxOption.ALL
+
+
+class AuxReading(NamedTuple):
+    """One auxiliary input: its value and how fast that changes, per second, in the unit of its kind."""
+
+    value: float
+    dt: float
+
+
+class BmsReading(NamedTuple):
+    """One value that the battery's own management system (CAN) reports."""
+
+    index: int
+    value: float
+    unit: str
+
+
+class SmbReading(NamedTuple):
+    """One value from the smart-battery bus: a number or a text."""
+
+    index: int
+    value: float | str
+    unit: str
+
+
+class Extras(NamedTuple):
+    """What a record holds besides its fixed fields; `aux` has only the kinds that are present."""
+
+    aux: Mapping[str, tuple[AuxReading, ...]] = MappingProxyType({})
+    bms: tuple[BmsReading, ...] = ()
+    smb: tuple[SmbReading, ...] = ()
+
+
+NO_EXTRAS = Extras()
+
+_COUNTS = struct.Struct(f"<{len(AUX_KINDS)}HHH")
+_NO_COUNTS = bytes(_COUNTS.size)
+_AUX = struct.Struct("<ff")
+_BMS = struct.Struct("<Id")
+_SMB = struct.Struct("<II")
+_F64 = struct.Struct("<d")
+_SMB_NUMBER, _SMB_TEXT = 0, 1
+
+
+class ExtrasCodec:
+    """The variable part of a record: counts, auxiliaries in the order of the counts, BMS and SMB values.
+
+    Args:
+        units: v4.5 has units, and a value for each SMB entry; v1.1 has neither.
+    """
+
+    min_size = _COUNTS.size
+
+    def __init__(self, *, units: bool) -> None:
+        self._units = units
+
+    def unpack_from(self, buffer: bytes, offset: int) -> tuple[Extras, int]:
+        """The extras at `offset`, and where the next record begins."""
+        start, offset = offset, offset + _COUNTS.size
+        if buffer[start:offset] == _NO_COUNTS:
+            return NO_EXTRAS, offset
+        try:
+            *aux_counts, bms_count, smb_count = _COUNTS.unpack_from(buffer, start)
+            aux = {}
+            for kind, count in zip(AUX_KINDS, aux_counts, strict=True):
+                if count:
+                    end = offset + count * _AUX.size
+                    if end > len(buffer):
+                        raise ProtocolError(f"{count} {kind} auxiliaries announced, room for fewer")
+                    aux[kind] = tuple(map(AuxReading._make, _AUX.iter_unpack(buffer[offset:end])))
+                    offset = end
+            bms = []
+            for _ in range(bms_count):
+                entry, offset = self._bms(buffer, offset)
+                bms.append(entry)
+            smb = []
+            for _ in range(smb_count):
+                reading, offset = self._smb(buffer, offset)
+                smb.append(reading)
+        except struct.error as error:
+            raise ProtocolError(f"channel record ends too early: {error}") from error
+        return Extras(aux, tuple(bms), tuple(smb)), offset
+
+    def _bms(self, buffer: bytes, offset: int) -> tuple[BmsReading, int]:
+        index, value = _BMS.unpack_from(buffer, offset)
+        unit, offset = self._unit(buffer, offset + _BMS.size)
+        return BmsReading(index, value, unit), offset
+
+    def _smb(self, buffer: bytes, offset: int) -> tuple[SmbReading, int]:
+        index, kind = _SMB.unpack_from(buffer, offset)
+        offset += _SMB.size
+        if kind not in {_SMB_NUMBER, _SMB_TEXT}:
+            raise ProtocolError(f"SMB value of unknown type {kind}")
+        value: float | str = "" if kind == _SMB_TEXT else float("nan")
+        if self._units and kind == _SMB_TEXT:
+            value, offset = _text(buffer, offset)
+        elif self._units:
+            (value,) = _F64.unpack_from(buffer, offset)
+            offset += _F64.size
+        unit, offset = self._unit(buffer, offset)
+        return SmbReading(index, value, unit), offset
+
+    def _unit(self, buffer: bytes, offset: int) -> tuple[str, int]:
+        return _text(buffer, offset) if self._units else ("", offset)
+
+    def pack(self, value: Extras) -> bytes:
+        """The extras as bytes."""
+        try:
+            parts = [_COUNTS.pack(*(len(value.aux.get(kind, ())) for kind in AUX_KINDS), len(value.bms), len(value.smb))]
+            for kind in AUX_KINDS:
+                parts += [_AUX.pack(*reading) for reading in value.aux.get(kind, ())]
+            for bms in value.bms:
+                parts += [_BMS.pack(bms.index, bms.value), self._pack_text(bms.unit)]
+            for smb in value.smb:
+                is_text = isinstance(smb.value, str)
+                parts.append(_SMB.pack(smb.index, _SMB_TEXT if is_text else _SMB_NUMBER))
+                if self._units:
+                    parts.append(self._pack_text(smb.value) if isinstance(smb.value, str) else _F64.pack(smb.value))
+                parts.append(self._pack_text(smb.unit))
+        except (struct.error, OverflowError) as error:
+            raise InvalidRequestError(str(error)) from error
+        return b"".join(parts)
+
+    def _pack_text(self, text: str) -> bytes:
+        if "\0" in text:
+            raise InvalidRequestError("text must not contain a NUL character")
+        return text.encode("utf-8", "replace") + b"\0" if self._units else b""
+
+
+def _text(buffer: bytes, offset: int) -> tuple[str, int]:
+    end = buffer.find(b"\0", offset)
+    if end < 0:
+        raise ProtocolError("text without its NUL")
+    return buffer[offset:end].decode("utf-8", "replace"), end + 1
+
+
+class ChannelRecord(NamedTuple):
+    """The reading of one channel; V, A, W, Ah, Wh, ohm, s; charge current is positive.
+
+    Attributes:
+        channel: 0-based, as on the wire; so is `master_channel`.
+        step_and_cycle: `[cycle] step: label, type`.
+
+    Source: v1.1, "Get channels info feedback"; captured from MITS 8 and MITS 10.
+    """
+
+    channel: U32
+    status: Annotated[ChannelStatus, number("h", ChannelStatus)]
+    comm_failure: Annotated[bool, flag()]
+    schedule: Annotated[str, wchar(200)]
+    test_name: Annotated[str, wchar(72)]
+    exit_condition: Annotated[str, char(100)]
+    step_and_cycle: Annotated[str, char(64)]
+    barcode: Annotated[str, wchar(72)]
+    can_config: Annotated[str, wchar(200)]
+    smb_config: Annotated[str, wchar(200)]
+    master_channel: U16
+    test_time: F64
+    step_time: F64
+    voltage: F32
+    current: F32
+    power: F32
+    charge_capacity: F32
+    discharge_capacity: F32
+    charge_energy: F32
+    discharge_energy: F32
+    internal_resistance: F32
+    dvdt: F32
+    acr: F32
+    aci: F32
+    aci_phase: F32
+    extras: Annotated[Extras, ExtrasCodec(units=True)] = NO_EXTRAS
+
+
+RECORD = Layout(ChannelRecord)
+RECORD_WITHOUT_UNITS = Layout(ChannelRecord, replace={"extras": ExtrasCodec(units=False)})
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelsInfoFeedback:
+    """Any number of readings: one, some or all of those that were asked for, or more."""
+
+    records: Annotated[tuple[ChannelRecord, ...], CountedRecords(RECORD)]
+
+
+class ChannelsInfoFeedbackLayout(Layout[ChannelsInfoFeedback]):
+    """Reads records with units and, where the frame does not come out exactly, without (v1.1)."""
+
+    def __init__(self) -> None:
+        super().__init__(ChannelsInfoFeedback)
+        self._without_units = Layout(ChannelsInfoFeedback, replace={"records": CountedRecords(RECORD_WITHOUT_UNITS)})
+
+    def unpack(self, buffer: bytes) -> ChannelsInfoFeedback:
+        """The message that fills `buffer` exactly, by either document.
+
+        Raises:
+            ProtocolError: it is neither.
+        """
+        try:
+            return super().unpack(buffer)
+        except ProtocolError as with_units:
+            try:
+                return self._without_units.unpack(buffer)
+            except ProtocolError:
+                raise with_units from None

@@ -1,0 +1,224 @@
+"""Bytes in any pieces -> messages, for both ends of a connection.
+
+A peer that misbehaves costs a skipped stretch of bytes, never an exception and never more memory than one frame's bound.
+What is skipped is reported as an event.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from cti_mqtt.cti.commands import BY_CLASS, BY_CODE, DEFAULT_BOUND, MessageType
+from cti_mqtt.cti.frame import (
+    CHECKSUM_SIZE,
+    HEADER,
+    OVERHEAD,
+    TOKEN,
+    Direction,
+    checksum,
+    pack_frame,
+    stored_checksum,
+)
+from cti_mqtt.errors import ProtocolError
+
+
+class ChecksumPolicy(Enum):
+    """What to do with a frame whose checksum does not match."""
+
+    STRICT = "strict"  # skip it
+    WARN = "warn"  # take it; the owner of the stream says so in the log
+    IGNORE = "ignore"  # take it silently
+
+
+class Checksum(Enum):
+    """What a frame's checksum says."""
+
+    GOOD = "good"
+    MISPLACED = "misplaced"  # right, but behind the frame, zeros at its place: a habit of some servers
+    WRONG = "wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message arrived."""
+
+    message: Any
+    checksum: Checksum
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedUnknown:
+    """A sound frame with a command code that this side does not know."""
+
+    code: int
+    extended: int
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Bytes that made no message."""
+
+    size: int
+    reason: str
+
+
+Event = Received | ReceivedUnknown | Skipped
+
+
+def pack_message(message: Any) -> bytes:
+    """A message as a whole frame.
+
+    Raises:
+        InvalidRequestError: a value has no place in its field.
+    """
+    direction, message_type = BY_CLASS[type(message)]
+    return pack_frame(direction, message_type.code, message_type.layout.pack(message))
+
+
+class Stream:
+    """One direction of one connection.
+
+    Args:
+        receives: what the peer sends.
+        policy: what to do with wrong checksums.
+    """
+
+    def __init__(self, receives: Direction, policy: ChecksumPolicy = ChecksumPolicy.WARN) -> None:
+        self._direction = receives
+        self._policy = policy
+        self._buffer = bytearray()
+        self._position = 0
+        self._wanted = HEADER.size  # how many bytes must be there before looking again makes sense
+        self._trailer: bytes | None = None  # what a misplaced checksum behind the last frame would be
+        self._misplaces = False
+        self._skipped = 0
+        self._reason = ""
+
+    @property
+    def pending(self) -> int:
+        """Bytes of a message that is not complete."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events that these bytes complete, in order."""
+        self._buffer += data
+        events: list[Event] = []
+        while len(self._buffer) - self._position >= self._wanted:
+            event = self._next()
+            if event is not None:
+                self._report_skipped(events)
+                events.append(event)
+        self._report_skipped(events)
+        del self._buffer[: self._position]
+        self._position = 0
+        return events
+
+    def _report_skipped(self, events: list[Event]) -> None:
+        if self._skipped:
+            events.append(Skipped(self._skipped, self._reason))
+            self._skipped = 0
+
+    def _skip_to(self, position: int, reason: str) -> None:
+        self._skipped += position - self._position
+        self._reason = reason
+        self._position = position
+        self._wanted = HEADER.size
+
+    def _next(self) -> Event | None:
+        """One step through the buffer: an event, or None where there is nothing to say yet."""
+        self._drop_trailer()
+        if not self._at_token():
+            return None
+        size, code, extended = self._header()
+        message_type = BY_CODE[self._direction].get(code)
+        if not (message_type.believes(size) if message_type else OVERHEAD <= size <= DEFAULT_BOUND):
+            self._skip_to(self._position + 1, f"a frame of {size} bytes cannot have code {code:#010x}")
+            return None
+        if len(self._buffer) - self._position < size:
+            self._wanted = size
+            return None
+        frame = bytes(memoryview(self._buffer)[self._position : self._position + size])
+        verdict = self._verify(frame)
+        if verdict is None:
+            return None
+        if verdict is Checksum.WRONG and not self._acceptable(frame, message_type):
+            return None
+        return self._take(frame, message_type, verdict, code, extended)
+
+    def _drop_trailer(self) -> None:
+        if self._trailer is None:
+            return
+        end = self._position + CHECKSUM_SIZE
+        if self._buffer[self._position : end] == self._trailer:
+            self._misplaces = True
+            self._position = end
+        self._trailer = None
+
+    def _at_token(self) -> bool:
+        """Move to the next token; whether a whole header is there."""
+        start = self._buffer.find(TOKEN, self._position)
+        if start < 0:
+            self._skip_to(max(self._position, len(self._buffer) - len(TOKEN) + 1), "no frame begins here")
+            return False
+        if start > self._position:
+            self._skip_to(start, "no frame begins here")
+        return len(self._buffer) - self._position >= HEADER.size
+
+    def _header(self) -> tuple[int, int, int]:
+        _, length, code, extended = HEADER.unpack_from(self._buffer, self._position)
+        return length + self._direction.value, code, extended
+
+    def _verify(self, frame: bytes) -> Checksum | None:
+        """What the checksum says; None while two more bytes must come to tell."""
+        stored = stored_checksum(frame)
+        expected = checksum(memoryview(frame)[:-CHECKSUM_SIZE])
+        if stored == expected:
+            return Checksum.GOOD
+        if stored != 0:
+            return Checksum.WRONG
+        trailer = expected.to_bytes(CHECKSUM_SIZE, "little")
+        end = self._position + len(frame)
+        behind = self._buffer[end : end + CHECKSUM_SIZE]
+        if behind == trailer:
+            self._misplaces = True
+            return Checksum.MISPLACED
+        if len(behind) == CHECKSUM_SIZE:
+            return Checksum.WRONG
+        if self._misplaces:
+            self._wanted = len(frame) + CHECKSUM_SIZE
+            return None
+        self._trailer = trailer
+        return Checksum.WRONG
+
+    def _acceptable(self, frame: bytes, message_type: MessageType | None) -> bool:
+        """Whether to take a frame with a wrong checksum; if not, it is skipped."""
+        inner = frame.find(TOKEN, 1)
+        if inner > 0:
+            self._trailer = None
+            self._skip_to(self._position + inner, "a frame was cut short by the next one")
+            return False
+        if message_type is None or self._policy is ChecksumPolicy.STRICT:
+            self._skip_to(self._position + 1, "wrong checksum")
+            return False
+        return True
+
+    def _take(
+        self, frame: bytes, message_type: MessageType | None, verdict: Checksum, code: int, extended: int
+    ) -> Event | None:
+        if verdict is Checksum.MISPLACED and self._policy is ChecksumPolicy.STRICT:
+            self._skip_to(self._position + len(frame) + CHECKSUM_SIZE, "checksum in the wrong place")
+            return None
+        event: Event | None
+        try:
+            event = (
+                Received(message_type.layout.unpack(frame[HEADER.size : -CHECKSUM_SIZE]), verdict)
+                if message_type
+                else ReceivedUnknown(code, extended)
+            )
+        except ProtocolError as error:
+            step = 1 if verdict is Checksum.WRONG else len(frame)
+            self._skip_to(self._position + step, f"code {code:#010x} does not parse: {error}")
+            return None
+        self._position += len(frame) + (CHECKSUM_SIZE if verdict is Checksum.MISPLACED else 0)
+        self._wanted = HEADER.size
+        return event
