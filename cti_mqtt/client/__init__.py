@@ -1,0 +1,9 @@
+"""The CTI client: one TCP session, what one can ask of a cycler, and staying connected (asyncio).
+
+Channels are numbered from 1 here, as on the cabinet.
+"""
+
+from cti_mqtt.client.cycler import Credentials, Cycler, Endpoint
+from cti_mqtt.client.supervisor import Backoff, Supervisor
+
+__all__ = ["Backoff", "Credentials", "Cycler", "Endpoint", "Supervisor"]

@@ -1,0 +1,187 @@
+"""A request on its way, and what has come back of it.
+
+CTI has no request ids. A feedback belongs to the oldest request that its command code (and channel, where it has one)
+fits. An exchange decides that for one request; it knows neither sockets nor clocks.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from typing import Any, Generic, TypeVar
+
+from cti_mqtt.cti.codes import Code
+from cti_mqtt.cti.commands import BY_REQUEST_CLASS
+from cti_mqtt.cti.messages.channels import ChannelRecord, ChannelsInfoFeedback
+from cti_mqtt.cti.messages.tests import NO_CHANNEL
+from cti_mqtt.cti.stream import Checksum
+from cti_mqtt.errors import ChecksumError, CtiMqttError, OutcomeUnknownError
+
+T = TypeVar("T")
+
+URGENT, NORMAL = 0, 1
+
+
+class Exchange(ABC, Generic[T]):
+    """One request and the feedback that answers it.
+
+    It outlives its caller: a feedback that comes after the caller has gone must still find its request.
+
+    Args:
+        request: the message to send.
+        priority: URGENT overtakes NORMAL where requests have to wait.
+
+    Attributes:
+        outcome: what the caller waits for.
+        sent: whether the request was handed to the socket.
+        finished: whether nothing more is expected.
+        partial: whether silence after part of the answer ends it sooner than the time-out.
+    """
+
+    partial = False
+
+    def __init__(self, request: Any, priority: int = NORMAL) -> None:
+        self.request = request
+        self.command = BY_REQUEST_CLASS[type(request)]
+        self.priority = priority
+        self.outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.sent = False
+        self.finished = False
+
+    @abstractmethod
+    def offer(self, feedback: Any, checksum: Checksum) -> bool:
+        """Take a feedback of this command's code, or leave it for a younger exchange."""
+
+    def run_out(self, error: CtiMqttError) -> None:
+        """No more will come: settle with what there is, or fail with `error`."""
+        self.fail(error)
+
+    def succeed(self, value: T) -> None:
+        """Settle."""
+        self.finished = True
+        if not self.outcome.done():
+            self.outcome.set_result(value)
+
+    def fail(self, error: CtiMqttError) -> None:
+        """Settle with an error."""
+        self.finished = True
+        if not self.outcome.done():
+            self.outcome.set_exception(error)
+
+
+class SingleExchange(Exchange[Any]):
+    """One feedback answers it.
+
+    Args:
+        channel: the wire channel that the feedback must name; None where it names none.
+    """
+
+    def __init__(self, request: Any, channel: int | None = None, priority: int = NORMAL) -> None:
+        super().__init__(request, priority)
+        self._channel = channel
+
+    def offer(self, feedback: Any, checksum: Checksum) -> bool:
+        """Settles with the feedback; a damaged feedback to a control request proves nothing."""
+        if self._channel is not None and feedback.channel not in {self._channel, NO_CHANNEL}:
+            return False
+        if self.command.control and checksum is Checksum.WRONG:
+            self.fail(ChecksumError("the feedback arrived with a wrong checksum, which proves nothing"))
+        else:
+            self.succeed(feedback)
+        return True
+
+
+ChannelOutcome = Code | OutcomeUnknownError
+
+
+class ManyChannelsExchange(Exchange[Mapping[int, ChannelOutcome]]):
+    """One feedback a channel answers it: a start of several channels, a stop or an assignment of all.
+
+    Feedbacks that name their channel count first. Successes that name none fill the rest only if as many feedbacks came
+    as channels were asked; a rest without proof is an error value a channel, not a failure of the whole.
+    """
+
+    def __init__(self, request: Any, channels: Collection[int], priority: int = NORMAL) -> None:
+        super().__init__(request, priority)
+        self._channels = list(channels)
+        self._results: dict[int, ChannelOutcome] = {}
+        self._unnamed: list[tuple[Code, Checksum]] = []
+
+    def offer(self, feedback: Any, checksum: Checksum) -> bool:
+        """Collects; settles with the last expected feedback."""
+        if feedback.channel == NO_CHANNEL:
+            self._unnamed.append((feedback.result, checksum))
+        elif feedback.channel in self._channels and feedback.channel not in self._results:
+            self._results[feedback.channel] = (
+                ChecksumError("the feedback arrived with a wrong checksum, which proves nothing")
+                if checksum is Checksum.WRONG
+                else feedback.result
+            )
+        else:
+            return False
+        if len(self._results) + len(self._unnamed) == len(self._channels):
+            self._fill_rest()
+            self.succeed(self._results)
+        return True
+
+    def _fill_rest(self) -> None:
+        proven = all(result == 0 and checksum is not Checksum.WRONG for result, checksum in self._unnamed)
+        for channel in self._channels:
+            if channel not in self._results:
+                self._results[channel] = (
+                    self._unnamed[0][0]
+                    if proven
+                    else OutcomeUnknownError("the cycler's answers do not say which channel they are for")
+                )
+
+    def run_out(self, error: CtiMqttError) -> None:
+        """What is proven counts; the rest is unknown."""
+        if not self.sent or not self._results or not isinstance(error, OutcomeUnknownError):
+            self.fail(error)
+            return
+        for channel in self._channels:
+            self._results.setdefault(channel, error)
+        self.succeed(self._results)
+
+
+class ReadExchange(Exchange[list[ChannelRecord]]):
+    """Readings, in whatever way the server splits them; settles with all that came, wanted or not.
+
+    Args:
+        wanted: the wire channels that complete it; empty where only the server knows (running, unsafe).
+    """
+
+    partial = True
+
+    def __init__(self, request: Any, wanted: Collection[int]) -> None:
+        super().__init__(request)
+        self._missing = set(wanted)
+        self._open_ended = not wanted
+        self._one = len(self._missing) == 1
+        self._records: dict[int, ChannelRecord] = {}
+
+    @property
+    def missing(self) -> frozenset[int]:
+        """Wanted channels that did not come."""
+        return frozenset(self._missing)
+
+    def offer(self, feedback: ChannelsInfoFeedback, checksum: Checksum) -> bool:
+        """Takes every frame in which there is something for it."""
+        del checksum  # a reading moves nothing: the stream's policy has decided
+        new = {record.channel: record for record in feedback.records if record.channel not in self._records}
+        if self._one and new and not self._missing.intersection(new):
+            return False
+        if feedback.records and not new:
+            return False
+        self._records.update(new)
+        self._missing.difference_update(new)
+        nobody_there = self._one and not feedback.records
+        if (not self._missing and not self._open_ended) or nobody_there:
+            self.succeed(list(self._records.values()))
+        return True
+
+    def run_out(self, error: CtiMqttError) -> None:
+        """Part of an answer is worth having."""
+        if self._records or self._open_ended:
+            self.succeed(list(self._records.values()))
+        else:
+            self.fail(error)
