@@ -1,0 +1,1 @@
+"""The bridge: cyclers on one side, MQTT on the other."""

@@ -1,0 +1,452 @@
+"""The connection to the broker; the only file that knows paho.
+
+paho runs its own network thread; what it reports crosses into asyncio by `call_soon_threadsafe`. A paho client lives
+for one connection only, so nothing that it queued for an old one can come back after newer messages.
+
+What happens to a message while the broker is away, or slow:
+
+- retained: the latest of each topic is kept, and published again after each connection;
+- QoS 1: waits in a bounded backlog, the oldest are dropped and counted;
+- QoS 0, not retained: dropped and counted.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTMessageInfo
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from cti_mqtt.client import Backoff
+from cti_mqtt.config import Mqtt
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 10.0
+LONGEST_WAIT_S = 30.0  # a broker that comes back is wanted soon
+MAX_IN_PAHO = 5000  # messages that paho holds; beyond, the rules above apply
+MAX_BACKLOG_BYTES = 64 * 1024 * 1024
+DRAIN_INTERVAL_S = 0.05
+FLUSH_CHECK_S = 0.01
+GOODBYE_S = 2.0  # for an orderly end; then the socket is cut
+PACKET_OVERHEAD = 64  # fixed header, packet id and properties, generously
+RETAIN_ONLY_LIVE = 2  # retain handling: the broker sends no stored message
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Something to publish.
+
+    Attributes:
+        expiry_s: how long it is worth having (MQTT 5 only).
+        correlation: what a requester uses to recognise the answer (MQTT 5 only).
+    """
+
+    topic: str
+    payload: bytes
+    qos: int = 1
+    retain: bool = False
+    expiry_s: int | None = None
+    correlation: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """Something that was heard."""
+
+    topic: str
+    payload: bytes
+    retain: bool
+    response_topic: str | None = None
+    correlation: bytes | None = None
+    expiry_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What to hear.
+
+    Attributes:
+        commands: no stored messages, not our own, and the retain flag as it was published (MQTT 5 only).
+    """
+
+    topic: str
+    commands: bool = False
+
+
+@dataclass(slots=True)
+class _Session:
+    """One connection to the broker."""
+
+    connected: asyncio.Future[tuple[bool, str]]
+    lost: asyncio.Future[str]
+    subscribed: asyncio.Future[str | None]
+    max_packet: int | None = None
+    pending: deque[tuple[MQTTMessageInfo, Message]] = field(default_factory=deque)
+
+
+class MqttLink:
+    """Stays connected to the broker while `run` runs.
+
+    Args:
+        settings: where the broker is.
+        on_message: called in the event loop for everything heard.
+        subscriptions: what to hear.
+        will: what the broker publishes if this client is gone without a word.
+        on_state: called in the event loop with True and a text after connecting, False and the reason after losing it.
+        backoff: how long to wait between attempts.
+
+    Attributes:
+        dropped: messages that were given up.
+    """
+
+    def __init__(
+        self,
+        settings: Mqtt,
+        on_message: Callable[[Incoming], None],
+        *,
+        subscriptions: Sequence[Subscription] = (),
+        will: Message | None = None,
+        on_state: Callable[[bool, str], None] = lambda _connected, _text: None,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self.dropped = 0
+        self._settings = settings
+        self._on_message = on_message
+        self._subscriptions = subscriptions
+        self._will = will
+        self._on_state = on_state
+        self._backoff = backoff or Backoff(longest_s=LONGEST_WAIT_S)
+        self._client: Client | None = None
+        self._session: _Session | None = None
+        self._retained: dict[str, Message] = {}
+        self._outdated: dict[str, None] = {}
+        self._backlog: deque[Message] = deque()
+        self._backlog_bytes = 0
+        self._draining = False
+        self._ready = asyncio.Event()
+        self._failure = ""
+
+    @property
+    def protocol_5(self) -> bool:
+        """Whether MQTT 5 is spoken, else 3.1.1."""
+        return self._settings.protocol == 5
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is there and the subscriptions stand."""
+        return self._ready.is_set()
+
+    async def wait_connected(self) -> None:
+        """Wait until `connected`."""
+        await self._ready.wait()
+
+    @property
+    def failure(self) -> str:
+        """Why there is no connection; empty while there is one."""
+        return self._failure
+
+    @property
+    def queue(self) -> int:
+        """Messages that the broker has not got yet."""
+        return len(self._backlog) + len(self._outdated) + self._in_paho()
+
+    @property
+    def max_packet(self) -> int | None:
+        """The largest packet that the broker takes, if it said so."""
+        return self._session.max_packet if self._session else None
+
+    # --- publishing ---
+
+    def publish(self, message: Message) -> None:
+        """Publish, now or as soon as possible."""
+        if message.retain:
+            self._retained[message.topic] = message
+        congested = self._in_paho() >= MAX_IN_PAHO
+        if self._client and not congested and not (self._backlog and message.qos and not message.retain):
+            self._hand_over(message)
+        elif message.retain:
+            if self._client:
+                self._outdated[message.topic] = None
+                self._drain_soon()
+        elif message.qos:
+            self._wait_in_backlog(message)
+        else:
+            self.dropped += 1
+
+    def _in_paho(self) -> int:
+        if self._session is None:
+            return 0
+        pending = self._session.pending
+        while pending and pending[0][0].is_published():
+            pending.popleft()
+        return len(pending)
+
+    def _hand_over(self, message: Message) -> None:
+        client, session = self._client, self._session
+        if client is None or session is None:
+            return
+        if session.max_packet and len(message.payload) + len(message.topic) + PACKET_OVERHEAD > session.max_packet:
+            self.dropped += 1
+            log.warning(
+                "not published: %d bytes on %s are more than the broker takes (%d)",
+                len(message.payload),
+                message.topic,
+                session.max_packet,
+            )
+            return
+        info = client.publish(
+            message.topic, message.payload, message.qos, message.retain, properties=self._properties(message)
+        )
+        if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            session.pending.append((info, message))
+        elif message.qos and not message.retain:
+            self._wait_in_backlog(message)
+
+    def _properties(self, message: Message) -> Properties | None:
+        if not self.protocol_5 or (message.expiry_s is None and message.correlation is None):
+            return None
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        if message.expiry_s is not None:
+            properties.MessageExpiryInterval = message.expiry_s
+        if message.correlation is not None:
+            properties.CorrelationData = message.correlation
+        return properties
+
+    def _wait_in_backlog(self, message: Message) -> None:
+        self._backlog.append(message)
+        self._backlog_bytes += len(message.payload)
+        while self._backlog_bytes > MAX_BACKLOG_BYTES:
+            self._backlog_bytes -= len(self._backlog.popleft().payload)
+            self.dropped += 1
+        self._drain_soon()
+
+    def _drain_soon(self) -> None:
+        if self._client and not self._draining:
+            self._draining = True
+            asyncio.get_running_loop().call_later(DRAIN_INTERVAL_S, self._drain)
+
+    def _drain(self) -> None:
+        self._draining = False
+        while self._client and self._in_paho() < MAX_IN_PAHO:
+            if self._outdated:
+                topic = next(iter(self._outdated))
+                del self._outdated[topic]
+                self._hand_over(self._retained[topic])
+            elif self._backlog:
+                message = self._backlog.popleft()
+                self._backlog_bytes -= len(message.payload)
+                self._hand_over(message)
+            else:
+                return
+        self._drain_soon()
+
+    async def flush(self, timeout_s: float) -> None:
+        """Wait until the broker has got everything, `timeout_s` at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._client and self.queue:  # noqa: ASYNC110  # paho's queue has no event to wait for
+                    await asyncio.sleep(FLUSH_CHECK_S)
+
+    # --- the connection ---
+
+    async def run(self) -> None:
+        """Stay connected until cancelled; then part from the broker in order."""
+        while True:
+            reason = await self._one_session()
+            if reason != self._failure:
+                log.warning("MQTT: %s", reason)
+                self._on_state(False, reason)  # noqa: FBT003  # the callback's one argument
+            self._failure = reason
+            await asyncio.sleep(self._backoff.next_s())
+
+    async def _one_session(self) -> str:
+        """One connection, from attempt to end; why it ended."""
+        loop = asyncio.get_running_loop()
+        session = _Session(loop.create_future(), loop.create_future(), loop.create_future())
+        where = f"{self._settings.host}:{self._settings.port}"
+        try:
+            client = self._make_client(session)
+            await asyncio.to_thread(self._connect, client)
+        except (OSError, ssl.SSLError, ValueError) as error:
+            return f"cannot connect to the broker at {where}: {error}"
+        client.loop_start()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                accepted, text = await session.connected
+                if not accepted:
+                    return f"the broker at {where} refused the connection: {text}"
+                problem = await self._subscribe(client, session)
+            if problem:
+                return f"the broker at {where} refused a subscription: {problem}"
+            self._begin(client, session, where)
+            reason = await session.lost
+            return f"lost the broker at {where}: {reason}"
+        except TimeoutError:
+            return f"the broker at {where} did not answer within {CONNECT_TIMEOUT_S:g} s"
+        finally:
+            self._end(session)
+            await asyncio.shield(asyncio.to_thread(_stop, client))
+
+    def _make_client(self, session: _Session) -> Client:
+        settings = self._settings
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=settings.client_id,
+            clean_session=None if self.protocol_5 else True,
+            protocol=MQTTProtocolVersion.MQTTv5 if self.protocol_5 else MQTTProtocolVersion.MQTTv311,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        if settings.username is not None:
+            password = settings.password.get_secret_value() if settings.password else None
+            client.username_pw_set(settings.username, password)
+        if settings.tls is not None:
+            files = {key: None if value is None else str(value) for key, value in settings.tls}
+            client.tls_set(files["ca_file"], files["cert_file"], files["key_file"])
+        if self._will:
+            client.will_set(self._will.topic, self._will.payload, self._will.qos, self._will.retain)
+        _Callbacks(session, asyncio.get_running_loop(), self._on_message).install(client)
+        return client
+
+    def _connect(self, client: Client) -> None:
+        """Blocking; runs in a thread."""
+        settings = self._settings
+        if not self.protocol_5:
+            client.connect(settings.host, settings.port, settings.keepalive_s)
+            return
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = 0
+        client.connect(settings.host, settings.port, settings.keepalive_s, clean_start=True, properties=properties)
+
+    async def _subscribe(self, client: Client, session: _Session) -> str | None:
+        """Ask for all subscriptions; what the broker has against them."""
+        if not self._subscriptions:
+            return None
+        if self.protocol_5:
+            client.subscribe([(each.topic, _options(each)) for each in self._subscriptions])
+        else:
+            client.subscribe([(each.topic, 1) for each in self._subscriptions])
+        return await session.subscribed
+
+    def _begin(self, client: Client, session: _Session, where: str) -> None:
+        self._client, self._session = client, session
+        self._failure = ""
+        self._backoff.reset()
+        log.info("MQTT: connected to %s", where)
+        self._outdated.clear()
+        for message in list(self._retained.values()):
+            self.publish(message)
+        self._on_state(True, where)  # noqa: FBT003  # the callback's one argument
+        self._ready.set()
+        self._drain_soon()
+
+    def _end(self, session: _Session) -> None:
+        self._ready.clear()
+        self._client = None
+        if self._session is session:
+            self._session = None
+            for info, message in reversed(session.pending):
+                if message.qos and not message.retain and not info.is_published():
+                    self._backlog.appendleft(message)
+                    self._backlog_bytes += len(message.payload)
+
+
+def _options(subscription: Subscription) -> SubscribeOptions:
+    if not subscription.commands:
+        return SubscribeOptions(qos=1)
+    return SubscribeOptions(qos=1, noLocal=True, retainAsPublished=True, retainHandling=RETAIN_ONLY_LIVE)
+
+
+def _stop(client: Client) -> None:
+    """Blocking; says goodbye and ends paho's thread, also when the broker no longer reads."""
+    client.disconnect()
+    last_resort = threading.Timer(GOODBYE_S, _cut, [client.socket()])
+    last_resort.start()
+    client.loop_stop()
+    last_resort.cancel()
+
+
+def _cut(sock: socket.socket | None) -> None:
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+
+class _Callbacks:
+    """What paho's thread calls; everything goes on into the event loop."""
+
+    def __init__(
+        self, session: _Session, loop: asyncio.AbstractEventLoop, on_message: Callable[[Incoming], None]
+    ) -> None:
+        self._session = session
+        self._loop = loop
+        self._deliver = on_message
+
+    def install(self, client: Client) -> None:
+        """Make a client call these."""
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _on_connect(
+        self, client: Client, userdata: Any, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
+    ) -> None:
+        self._session.max_packet = getattr(properties, "MaximumPacketSize", None)
+        self._call(_settle, self._session.connected, (not reason.is_failure, str(reason)))
+
+    def _on_disconnect(
+        self, client: Client, userdata: Any, flags: DisconnectFlags, reason: ReasonCode, properties: Properties | None
+    ) -> None:
+        text = str(reason)
+        self._call(
+            _settle, self._session.connected, (False, f"{text} (does it speak the MQTT version of mqtt.protocol?)")
+        )
+        self._call(_settle, self._session.subscribed, text)
+        self._call(_settle, self._session.lost, text)
+
+    def _on_subscribe(
+        self, client: Client, userdata: Any, mid: int, reasons: list[ReasonCode], properties: Properties | None
+    ) -> None:
+        refused = next((str(reason) for reason in reasons if reason.is_failure), None)
+        self._call(_settle, self._session.subscribed, refused)
+
+    def _on_message(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            log.warning("MQTT: ignored a message whose topic is not UTF-8")
+            return
+        properties = message.properties
+        self._call(
+            self._deliver,
+            Incoming(
+                topic,
+                bytes(message.payload),
+                bool(message.retain),
+                getattr(properties, "ResponseTopic", None),
+                getattr(properties, "CorrelationData", None),
+                getattr(properties, "MessageExpiryInterval", None),
+            ),
+        )
+
+
+def _settle(future: asyncio.Future[Any], value: object) -> None:
+    if not future.done():
+        future.set_result(value)

@@ -1,0 +1,178 @@
+"""What is published, as JSON; pure.
+
+The payloads of readings are put together from one encoded fragment a channel, which `state` and `readings` share.
+"""
+
+import re
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+from cti_mqtt.bridge.bus import Happening, Quality, Reading
+from cti_mqtt.cti.codes import server_version
+from cti_mqtt.cti.messages.channels import ChannelRecord, Extras
+from cti_mqtt.cti.messages.session import LoginFeedback
+from cti_mqtt.cti.numbering import as_printed
+
+CONTRACT = "1"
+_STEP_AND_CYCLE = re.compile(r"\[(\d+)\] (\d+): (.*), ([^,]*)")
+_F32 = struct.Struct("<f")
+
+
+def encode(body: Any) -> bytes:
+    """Strict JSON: NaN and infinity become null."""
+    return orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
+
+
+# --- readings ---
+
+
+@lru_cache(maxsize=65536)
+def shortest_float(value: float) -> float:
+    """A 32-bit float with the digits it has: 3.7012, not 3.7011999130249023."""
+    for digits in (7, 8, 9):
+        candidate = float(f"{value:.{digits}g}")
+        try:
+            if _F32.unpack(_F32.pack(candidate))[0] == value:
+                return candidate
+        except OverflowError:  # rounded up beyond the largest 32-bit float
+            continue
+    return value
+
+
+@lru_cache(maxsize=8192)
+def parse_step_and_cycle(text: str) -> tuple[int | None, int | None, str | None, str | None]:
+    """Cycle, step, label and type from `[1] 2: CC, C-Rate`; four times None where it does not parse."""
+    match = _STEP_AND_CYCLE.fullmatch(text)
+    if match is None:
+        return None, None, None, None
+    return int(match[1]), int(match[2]), match[3], match[4].strip()
+
+
+def reading_fields(channel: int, record: ChannelRecord, quality: Quality) -> dict[str, Any]:
+    """A reading without its time, as in `readings`."""
+    cycle, step, step_label, step_type = parse_step_and_cycle(record.step_and_cycle)
+    f32 = shortest_float
+    return {
+        "channel": channel,
+        "quality": quality.value,
+        "status": record.status.text,
+        "status_code": int(record.status),
+        "test_name": record.test_name,
+        "schedule": record.schedule,
+        "barcode": record.barcode,
+        "can_config": record.can_config,
+        "smb_config": record.smb_config,
+        "cycle": cycle,
+        "step": step,
+        "step_label": step_label,
+        "step_type": step_type,
+        "step_and_cycle": record.step_and_cycle,
+        "exit_condition": record.exit_condition,
+        "comm_failure": record.comm_failure,
+        "master_channel": as_printed(record.master_channel),
+        "test_time_s": record.test_time,
+        "step_time_s": record.step_time,
+        "voltage_v": f32(record.voltage),
+        "current_a": f32(record.current),
+        "power_w": f32(record.power),
+        "charge_capacity_ah": f32(record.charge_capacity),
+        "discharge_capacity_ah": f32(record.discharge_capacity),
+        "charge_energy_wh": f32(record.charge_energy),
+        "discharge_energy_wh": f32(record.discharge_energy),
+        "internal_resistance_ohm": f32(record.internal_resistance),
+        "dvdt_v_per_s": f32(record.dvdt),
+        "acr_ohm": f32(record.acr),
+        "aci_ohm": f32(record.aci),
+        "aci_phase_deg": f32(record.aci_phase),
+        **_extras(record.extras),
+    }
+
+
+def _extras(extras: Extras) -> dict[str, Any]:
+    return {
+        "aux": {
+            kind: [{"value": shortest_float(value), "dt": shortest_float(dt)} for value, dt in readings]
+            for kind, readings in extras.aux.items()
+        },
+        "bms": [{"index": entry.index, "value": entry.value, "unit": entry.unit} for entry in extras.bms],
+        "smb": [{"index": entry.index, "value": entry.value, "unit": entry.unit} for entry in extras.smb],
+    }
+
+
+def fragment(reading: Reading) -> bytes:
+    """A reading as an element of `channels`."""
+    return encode(reading_fields(reading.channel, reading.record, reading.quality))
+
+
+def state(boot: str, reading: Reading, body: bytes) -> bytes:
+    """The payload of `state`: a fragment with its time in front."""
+    return _stamp(reading.ts, boot, reading.seq) + b"," + body[1:]
+
+
+def readings(ts: str, boot: str, seq: int, fragments: Sequence[bytes], max_bytes: int | None = None) -> Iterator[bytes]:
+    """The payloads of `readings`: one, or several parts where one would be larger than `max_bytes`."""
+    stamp = _stamp(ts, boot, seq)
+    parts = list(_split(fragments, None if max_bytes is None else max_bytes - len(stamp) - _PARTS_ROOM))
+    for number, part in enumerate(parts, 1):
+        split = b',"part":%d,"parts":%d' % (number, len(parts)) if len(parts) > 1 else b""
+        yield stamp + split + b',"channels":[' + b",".join(part) + b"]}"
+
+
+_PARTS_ROOM = len(b',"part":1024,"parts":1024,"channels":[]}')
+
+
+def _stamp(ts: str, boot: str, seq: int) -> bytes:
+    return b'{"ts":"%b","boot":"%b","seq":%d' % (ts.encode(), boot.encode(), seq)
+
+
+def _split(fragments: Iterable[bytes], room: int | None) -> Iterator[list[bytes]]:
+    part: list[bytes] = []
+    size = 0
+    for body in fragments:
+        if part and room is not None and size + len(body) + 1 > room:
+            yield part
+            part, size = [], 0
+        part.append(body)
+        size += len(body) + 1
+    yield part
+
+
+# --- the rest ---
+
+
+def cycler_info(info: LoginFeedback, address: str) -> dict[str, Any]:
+    """The payload of `<cycler>/info`."""
+    return {
+        "serial": info.serial,
+        "nickname": info.nickname,
+        "location": info.location,
+        "note": info.note,
+        "channels": info.channel_count,
+        "server_version": server_version(info.version),
+        "server_version_code": info.version,
+        "allow_control": info.allow_control,
+        "address": address,
+    }
+
+
+def happening(item: Happening) -> dict[str, Any]:
+    """The payload of `event`."""
+    return {
+        "ts": item.ts,
+        "type": item.type,
+        "cycler": item.cycler,
+        "channel": item.channel,
+        "before": item.before,
+        "after": item.after,
+        "message": item.message,
+        "command_id": item.command_id,
+    }
+
+
+def meta_variables(values: Mapping[int, float]) -> dict[str, float]:
+    """The payload of `mv`."""
+    return {str(index): shortest_float(value) for index, value in sorted(values.items())}

@@ -1,0 +1,200 @@
+"""One cycler, kept connected and polled."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from cti_mqtt import config
+from cti_mqtt.bridge.bus import Bus, CyclerState, Happening
+from cti_mqtt.bridge.clock import Clock, stamp
+from cti_mqtt.bridge.readings import ReadingBook
+from cti_mqtt.bridge.variables import VariableBook
+from cti_mqtt.client import Backoff, Credentials, Cycler, Endpoint, Supervisor
+from cti_mqtt.cti.messages.channels import AuxOption
+from cti_mqtt.cti.messages.session import LoginFeedback
+from cti_mqtt.cti.stream import ChecksumPolicy
+from cti_mqtt.errors import CtiMqttError, LoginRefusedError
+
+log = logging.getLogger(__name__)
+
+RESTART_WAIT_S = 5.0  # after a bug, not to fill the log
+
+_AUX_OPTIONS = {"aux": AuxOption.AUXILIARY, "bms": AuxOption.BMS, "smb": AuxOption.SMB}
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened so far, for the health message."""
+
+    errors: int = 0
+    reconnects: int = 0
+    poll_duration_ms: float | None = None
+
+
+def connector(name: str, settings: config.Cycler) -> Callable[[], AbstractAsyncContextManager[Cycler]]:
+    """How to open a session with a configured cycler."""
+    endpoint = Endpoint(
+        name,
+        settings.host,
+        settings.port,
+        settings.timeout_s,
+        ChecksumPolicy(settings.checksum),
+        pipelining=settings.pipelining == "auto",
+    )
+    password = settings.password.get_secret_value() if settings.password else ""
+    credentials = Credentials(settings.username or "", password)
+    return lambda: Cycler.connect(endpoint, credentials)
+
+
+class Station:
+    """A configured cycler: its session, its polls, what is known of its channels.
+
+    Args:
+        name: the cycler's id.
+        settings: its configuration.
+        bus: where everything is published.
+        clock: stamps and ages.
+        backoff: how long to wait between connection attempts.
+
+    Attributes:
+        info: what the cycler said at its last login; None before the first.
+    """
+
+    def __init__(
+        self, name: str, settings: config.Cycler, bus: Bus, clock: Clock, backoff: Backoff | None = None
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.info: LoginFeedback | None = None
+        self.counters = Counters()
+        self.variables = VariableBook(name, settings.control.limits, bus, clock)
+        self.book = ReadingBook(name, settings.poll_interval_s, bus, clock, self.variables)
+        self._bus = bus
+        self._clock = clock
+        self._supervisor = Supervisor(connector(name, settings), self, backoff)
+        self._aux = AuxOption(sum(_AUX_OPTIONS[kind] for kind in set(settings.aux)))
+        self._up = asyncio.Event()
+        self._last_poll_at: float | None = None
+        self._last_failure = ""
+
+    # --- the session ---
+
+    @property
+    def online(self) -> bool:
+        """Logged in and answering."""
+        return self._up.is_set()
+
+    @property
+    def cycler(self) -> Cycler:
+        """The session.
+
+        Raises:
+            NotConnectedError: there is none just now; the message says why.
+        """
+        return self._supervisor.cycler
+
+    def connected(self, cycler: Cycler) -> None:
+        """Called by the supervisor: logged in."""
+        before, self.info = self.info, cycler.info
+        self._last_failure = ""
+        self.counters.reconnects += before is not None
+        self._bus.publish(CyclerState(self.name, online=True, info=cycler.info))
+        self.book.online(cycler.channels)
+        log.info("%s: logged in, %d channels", self.name, cycler.info.channel_count)
+        self._say("reconnected" if before else "connected", f"logged in, {cycler.info.channel_count} channels")
+        if not cycler.info.allow_control and self.settings.control.enabled:
+            self._say("control_refused", "the cycler does not let this user control; another user may be in control")
+        if before and before.channel_count != cycler.info.channel_count:
+            self._say(
+                "channel_count_changed",
+                "the cycler has another number of channels than before",
+                before.channel_count,
+                cycler.info.channel_count,
+            )
+        self._up.set()
+
+    def disconnected(self, reason: CtiMqttError) -> None:
+        """Called by the supervisor: the session ended, or an attempt failed. The same failure is told once."""
+        was_up = self._up.is_set()
+        self._up.clear()
+        if was_up:
+            self.counters.errors += 1
+            self.book.offline()
+            self._bus.publish(CyclerState(self.name, online=False, info=self.info))
+        text = str(reason)
+        if text != self._last_failure:
+            log.warning("%s: %s", self.name, text)
+            self._say("login_refused" if isinstance(reason, LoginRefusedError) else "disconnected", text)
+        self._last_failure = text
+
+    def announce(self) -> None:
+        """Publish the state before anything is known, so that nothing old looks alive."""
+        self._bus.publish(CyclerState(self.name, online=False, info=None))
+
+    def farewell(self) -> None:
+        """Publish that nothing more will come."""
+        self.book.offline()
+        self._bus.publish(CyclerState(self.name, online=False, info=self.info))
+
+    def _say(self, kind: str, message: str, before: object = None, after: object = None) -> None:
+        self._bus.publish(Happening(stamp(self._clock.now()), kind, message, self.name, before=before, after=after))
+
+    # --- polling ---
+
+    async def run(self) -> None:
+        """Stay connected and poll, until cancelled; a bug here must not take other cyclers down."""
+        while True:
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._supervisor.run(), name=f"{self.name}: session")
+                    tasks.create_task(self._poll_forever(), name=f"{self.name}: polls")
+                    tasks.create_task(self._watch_ages(), name=f"{self.name}: ages")
+            except* Exception as errors:  # cancellation passes
+                log.exception("%s: unexpected error, starting again", self.name)
+                self.disconnected(CtiMqttError(f"unexpected error: {errors.exceptions[0]!r}"))
+            await asyncio.sleep(RESTART_WAIT_S)
+
+    async def _poll_forever(self) -> None:
+        """One poll an interval; a beat that a slow poll misses is skipped, not made up for."""
+        loop = asyncio.get_running_loop()
+        interval_s = self.settings.poll_interval_s
+        due = loop.time()
+        while True:
+            await self._up.wait()
+            try:
+                await self.refresh()
+            except CtiMqttError as error:
+                self.counters.errors += 1
+                log.debug("%s: poll failed: %s", self.name, error)
+            now = loop.time()
+            due += interval_s * max(1, math.ceil((now - due) / interval_s))
+            await asyncio.sleep(due - now)
+
+    async def refresh(self, channel: int | None = None) -> None:
+        """Poll now: all channels, or one.
+
+        Raises:
+            NotSentError, OutcomeUnknownError, UnsupportedCommandError: there is no reading.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        records = await (
+            self.cycler.read_channels(self._aux) if channel is None else self.cycler.read_channel(channel, self._aux)
+        )
+        if channel is None:
+            self._last_poll_at = loop.time()
+            self.counters.poll_duration_ms = 1000 * (self._last_poll_at - began)
+        self.book.record(records)
+
+    async def _watch_ages(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.poll_interval_s)
+            self.book.mark_stale()
+
+    @property
+    def last_poll_age_s(self) -> float | None:
+        """How long ago the last poll of all channels came back."""
+        return None if self._last_poll_at is None else asyncio.get_running_loop().time() - self._last_poll_at

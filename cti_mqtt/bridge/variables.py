@@ -1,0 +1,105 @@
+"""What this bridge wrote into meta variables, and what it may write."""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cti_mqtt.bridge.bus import Bus, MetaVariables
+from cti_mqtt.bridge.clock import Clock
+from cti_mqtt.config import Limit
+
+_F32 = struct.Struct("<f")
+
+
+def to_float32(value: float) -> float:
+    """The 32-bit float that goes on the wire.
+
+    Raises:
+        ValueError: the value is not finite, or too large for one.
+    """
+    try:
+        rounded: float = _F32.unpack(_F32.pack(value))[0]
+    except OverflowError as error:
+        raise ValueError(f"{value!r} does not fit into a 32-bit float") from error
+    if rounded - rounded != 0:  # NaN or infinity
+        raise ValueError(f"{value!r} is not a finite number")
+    return rounded
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    value: float
+    at_s: float
+
+
+class VariableBook:
+    """The meta variables of a cycler's channels, as far as this bridge wrote them in the running test.
+
+    Args:
+        cycler: its id.
+        limits: by variable; where there are any, variables without one may not be written.
+        bus: where changes are published.
+        clock: for rates.
+    """
+
+    def __init__(self, cycler: str, limits: Mapping[int, Limit], bus: Bus, clock: Clock) -> None:
+        self._cycler = cycler
+        self._limits = limits
+        self._bus = bus
+        self._clock = clock
+        self._written: dict[int, dict[int, _Written]] = {}
+        self._own_start: set[int] = set()
+
+    def accepted(self, channel: int, index: int, value: float) -> None:
+        """The cycler took a value."""
+        self._written.setdefault(channel, {})[index] = _Written(to_float32(value), self._clock.monotonic())
+        self.publish(channel)
+
+    def publish(self, channel: int) -> None:
+        """Say what was written."""
+        values = {index: written.value for index, written in self._written.get(channel, {}).items()}
+        self._bus.publish(MetaVariables(self._cycler, channel, values))
+
+    def test_started(self, channel: int) -> None:
+        """The cycler accepted our start: what was written belongs to the test before."""
+        self._own_start.add(channel)
+        self._forget(channel)
+
+    def start_settled(self, channel: int) -> None:
+        """Our start has been seen, or will not be waited for any longer."""
+        self._own_start.discard(channel)
+
+    def test_seen(self, channel: int) -> None:
+        """A poll shows a new test; unless it is our own, what was written is past."""
+        if channel not in self._own_start:
+            self._forget(channel)
+
+    def _forget(self, channel: int) -> None:
+        if self._written.pop(channel, None):
+            self.publish(channel)
+
+    def objection(self, channel: int, index: int, value: float) -> str | None:
+        """Why a value may not be written, None if it may; compared as the 32-bit float that would be sent."""
+        limit = self._limits.get(index)
+        if limit is None:
+            return f"MV_UD{index} is not among the limits, so it may not be written" if self._limits else None
+        number = to_float32(value)
+        if limit.min is not None and number < to_float32(limit.min):
+            return f"MV_UD{index} = {value:g} is below its minimum {limit.min:g}"
+        if limit.max is not None and number > to_float32(limit.max):
+            return f"MV_UD{index} = {value:g} is above its maximum {limit.max:g}"
+        return self._step_objection(channel, index, number, limit)
+
+    def _step_objection(self, channel: int, index: int, number: float, limit: Limit) -> str | None:
+        written = self._written.get(channel, {}).get(index)
+        last = written.value if written else limit.initial
+        if last is None:
+            return None
+        step = abs(number - last)
+        if limit.max_step is not None and step > to_float32(limit.max_step):
+            return f"MV_UD{index}: from {last:g} to {number:g} is more than one step of {limit.max_step:g}"
+        if written and limit.max_rate_per_s is not None:
+            elapsed_s = self._clock.monotonic() - written.at_s
+            if step > limit.max_rate_per_s * elapsed_s:
+                return f"MV_UD{index}: from {last:g} to {number:g} is faster than {limit.max_rate_per_s:g} per second"
+        return None
