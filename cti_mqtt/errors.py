@@ -8,7 +8,8 @@
     |-- InvalidRequestError          cannot be put on the wire as asked; nothing was sent
     |-- NotSentError                 nothing reached the cycler; trying again is safe
     |   |-- NotConnectedError        no session with the cycler just now
-    |   `-- LoginRefusedError        the cycler answered and said no
+    |   |-- LoginRefusedError        the cycler answered and said no
+    |   `-- WithdrawnError           taken back before its turn came
     |-- UnsupportedCommandError      the cycler does not know the command; nothing was done
     `-- OutcomeUnknownError          it was sent and no sound feedback came;
         |                            a control command must NOT be sent again
@@ -57,6 +58,18 @@ class NotConnectedError(NotSentError):
 
 class LoginRefusedError(NotSentError):
     """The cycler answered the login and said no."""
+
+
+class WithdrawnError(NotSentError):
+    """A request was taken back before it was sent.
+
+    Attributes:
+        reason: in snake case: `superseded` by something that came later, or `expired`.
+    """
+
+    def __init__(self, message: str, reason: str = "superseded") -> None:
+        self.reason = reason
+        super().__init__(message)
 
 
 class UnsupportedCommandError(CtiMqttError):

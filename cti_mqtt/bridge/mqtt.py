@@ -51,6 +51,7 @@ class Message:
     Attributes:
         expiry_s: how long it is worth having (MQTT 5 only).
         correlation: what a requester uses to recognise the answer (MQTT 5 only).
+        keep: whether it is worth sending later if it cannot be sent now.
     """
 
     topic: str
@@ -59,6 +60,7 @@ class Message:
     retain: bool = False
     expiry_s: int | None = None
     correlation: bytes | None = None
+    keep: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,16 +173,16 @@ class MqttLink:
 
     def publish(self, message: Message) -> None:
         """Publish, now or as soon as possible."""
-        if message.retain:
+        if message.retain and message.keep:
             self._retained[message.topic] = message
         congested = self._in_paho() >= MAX_IN_PAHO
         if self._client and not congested and not (self._backlog and message.qos and not message.retain):
             self._hand_over(message)
-        elif message.retain:
+        elif message.retain and message.keep:
             if self._client:
                 self._outdated[message.topic] = None
                 self._drain_soon()
-        elif message.qos:
+        elif message.qos and message.keep:
             self._wait_in_backlog(message)
         else:
             self.dropped += 1
@@ -211,7 +213,7 @@ class MqttLink:
         )
         if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
             session.pending.append((info, message))
-        elif message.qos and not message.retain:
+        elif message.qos and message.keep and not message.retain:
             self._wait_in_backlog(message)
 
     def _properties(self, message: Message) -> Properties | None:
@@ -348,8 +350,8 @@ class MqttLink:
         self._outdated.clear()
         for message in list(self._retained.values()):
             self.publish(message)
-        self._on_state(True, where)  # noqa: FBT003  # the callback's one argument
         self._ready.set()
+        self._on_state(True, where)  # noqa: FBT003  # the callback's one argument
         self._drain_soon()
 
     def _end(self, session: _Session) -> None:
@@ -358,7 +360,7 @@ class MqttLink:
         if self._session is session:
             self._session = None
             for info, message in reversed(session.pending):
-                if message.qos and not message.retain and not info.is_published():
+                if message.qos and message.keep and not message.retain and not info.is_published():
                     self._backlog.appendleft(message)
                     self._backlog_bytes += len(message.payload)
 

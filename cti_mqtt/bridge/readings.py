@@ -5,10 +5,12 @@ from dataclasses import replace
 
 from cti_mqtt.bridge.bus import Availability, Bus, ChannelState, Happening, Poll, Quality, Reading, StaleReading
 from cti_mqtt.bridge.clock import Clock, stamp
+from cti_mqtt.bridge.payloads import parse_step_and_cycle
 from cti_mqtt.bridge.transitions import transitions
 from cti_mqtt.bridge.variables import VariableBook
 from cti_mqtt.cti.messages.channels import ChannelRecord
 
+FRESH_INTERVALS = 2  # a reading this young can be held against an expectation
 STALE_INTERVALS = 3
 
 
@@ -25,7 +27,7 @@ class ReadingBook:
 
     def __init__(self, cycler: str, interval_s: float, bus: Bus, clock: Clock, variables: VariableBook) -> None:
         self._cycler = cycler
-        self._stale_after_s = STALE_INTERVALS * interval_s
+        self._interval_s = interval_s
         self._bus = bus
         self._clock = clock
         self._latest: dict[int, Reading] = {}
@@ -42,6 +44,27 @@ class ReadingBook:
         """How long ago that was, None if there is none."""
         heard_at = self._heard_at.get(channel)
         return None if heard_at is None else self._clock.monotonic() - heard_at
+
+    def good(self, channel: int) -> Reading | None:
+        """The last reading of a channel if it is good and younger than two intervals."""
+        reading, age_s = self._latest.get(channel), self.age_s(channel)
+        if reading is None or age_s is None or reading.quality is not Quality.GOOD:
+            return None
+        return reading if age_s < FRESH_INTERVALS * self._interval_s else None
+
+    def mark(self) -> int:
+        """A point in the sequence of polls, for `since`."""
+        return self.polls
+
+    def since(self, mark: int, channel: int) -> Reading | None:
+        """The last reading of a channel if it came after `mark`."""
+        reading = self._latest.get(channel)
+        return reading if reading and reading.seq > mark else None
+
+    def step(self, channel: int) -> int | None:
+        """The step that the last reading shows."""
+        reading = self._latest.get(channel)
+        return parse_step_and_cycle(reading.record.step_and_cycle)[1] if reading else None
 
     def record(self, records: Mapping[int, ChannelRecord]) -> None:
         """Publish what a poll brought; an empty one is no poll."""
@@ -81,7 +104,7 @@ class ReadingBook:
         now = self._clock.monotonic()
         for channel, heard_at in self._heard_at.items():
             reading = self._latest[channel]
-            if now - heard_at <= self._stale_after_s or reading.quality is Quality.STALE:
+            if now - heard_at <= STALE_INTERVALS * self._interval_s or reading.quality is Quality.STALE:
                 continue
             self._latest[channel] = stale = replace(reading, quality=Quality.STALE)
             self._bus.publish(StaleReading(self._cycler, stale))

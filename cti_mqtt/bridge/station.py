@@ -96,6 +96,11 @@ class Station:
         """
         return self._supervisor.cycler
 
+    @property
+    def cycler_channels(self) -> range:
+        """The channels that the cycler announced at its last login, from 1."""
+        return range(1, (self.info.channel_count if self.info else 0) + 1)
+
     def connected(self, cycler: Cycler) -> None:
         """Called by the supervisor: logged in."""
         before, self.info = self.info, cycler.info

@@ -9,6 +9,7 @@ from cti_mqtt.bridge.clock import Clock
 from cti_mqtt.config import Limit
 
 _F32 = struct.Struct("<f")
+_F32_EPSILON = 2.0**-23
 
 
 def to_float32(value: float) -> float:
@@ -24,6 +25,11 @@ def to_float32(value: float) -> float:
     if rounded - rounded != 0:  # NaN or infinity
         raise ValueError(f"{value!r} is not a finite number")
     return rounded
+
+
+def _distance(a: float, b: float) -> float:
+    """How far apart two 32-bit floats are at the least, given that each was rounded: 1.1 - 1.0 is one step of 0.1."""
+    return max(0.0, abs(a - b) - _F32_EPSILON * max(abs(a), abs(b)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,28 +84,44 @@ class VariableBook:
         if self._written.pop(channel, None):
             self.publish(channel)
 
-    def objection(self, channel: int, index: int, value: float) -> str | None:
-        """Why a value may not be written, None if it may; compared as the 32-bit float that would be sent."""
+    def objection(self, reason: str, channel: int, index: int, value: float) -> str | None:
+        """Why a value may not be written, None if it may; compared as the 32-bit float that would be sent.
+
+        Args:
+            reason: `rate` for how fast it changes, `limit` for everything else.
+            channel: from 1.
+            index: of the meta variable.
+            value: to be written.
+        """
         limit = self._limits.get(index)
+        if reason == "rate":
+            return self._rate_objection(channel, index, to_float32(value), limit) if limit else None
         if limit is None:
             return f"MV_UD{index} is not among the limits, so it may not be written" if self._limits else None
-        number = to_float32(value)
+        return self._range_objection(index, to_float32(value), limit) or self._step_objection(
+            channel, index, to_float32(value), limit
+        )
+
+    @staticmethod
+    def _range_objection(index: int, number: float, limit: Limit) -> str | None:
         if limit.min is not None and number < to_float32(limit.min):
-            return f"MV_UD{index} = {value:g} is below its minimum {limit.min:g}"
+            return f"MV_UD{index} = {number:g} is below its minimum {limit.min:g}"
         if limit.max is not None and number > to_float32(limit.max):
-            return f"MV_UD{index} = {value:g} is above its maximum {limit.max:g}"
-        return self._step_objection(channel, index, number, limit)
+            return f"MV_UD{index} = {number:g} is above its maximum {limit.max:g}"
+        return None
 
     def _step_objection(self, channel: int, index: int, number: float, limit: Limit) -> str | None:
         written = self._written.get(channel, {}).get(index)
         last = written.value if written else limit.initial
-        if last is None:
+        if last is None or limit.max_step is None or _distance(number, last) <= limit.max_step:
             return None
-        step = abs(number - last)
-        if limit.max_step is not None and step > to_float32(limit.max_step):
-            return f"MV_UD{index}: from {last:g} to {number:g} is more than one step of {limit.max_step:g}"
-        if written and limit.max_rate_per_s is not None:
-            elapsed_s = self._clock.monotonic() - written.at_s
-            if step > limit.max_rate_per_s * elapsed_s:
-                return f"MV_UD{index}: from {last:g} to {number:g} is faster than {limit.max_rate_per_s:g} per second"
-        return None
+        return f"MV_UD{index}: from {last:g} to {number:g} is more than one step of {limit.max_step:g}"
+
+    def _rate_objection(self, channel: int, index: int, number: float, limit: Limit) -> str | None:
+        written = self._written.get(channel, {}).get(index)
+        if written is None or limit.max_rate_per_s is None:
+            return None
+        elapsed_s = self._clock.monotonic() - written.at_s
+        if _distance(number, written.value) <= limit.max_rate_per_s * elapsed_s:
+            return None
+        return f"MV_UD{index}: from {written.value:g} to {number:g} is faster than {limit.max_rate_per_s:g} per second"

@@ -4,6 +4,7 @@ Channels are numbered from 1 here, as on the cabinet.
 """
 
 from cti_mqtt.client.cycler import Credentials, Cycler, Endpoint
+from cti_mqtt.client.exchange import ChannelOutcome, Gate
 from cti_mqtt.client.supervisor import Backoff, Supervisor
 
-__all__ = ["Backoff", "Credentials", "Cycler", "Endpoint", "Supervisor"]
+__all__ = ["Backoff", "ChannelOutcome", "Credentials", "Cycler", "Endpoint", "Gate", "Supervisor"]

@@ -34,6 +34,7 @@ from cti_mqtt.errors import (
     CtiMqttError,
     FeedbackTimeoutError,
     NotConnectedError,
+    NotSentError,
     UnsupportedCommandError,
 )
 
@@ -100,7 +101,7 @@ class Connection(asyncio.Protocol):
 
         Raises:
             InvalidRequestError: it cannot be expressed; nothing was sent.
-            NotConnectedError: the session ended before it was sent.
+            NotSentError: the session ended before it was sent, or its gate was closed.
             UnsupportedCommandError: the cycler does not know the command.
             OutcomeUnknownError: it was sent and no sound answer came; it may have been carried out.
         """
@@ -118,6 +119,11 @@ class Connection(asyncio.Protocol):
             exchange = waiting.exchange
             if self._transport is None or exchange.outcome.cancelled():
                 continue  # the caller has gone
+            try:
+                exchange.gate()
+            except NotSentError as error:
+                exchange.fail(error)
+                continue
             exchange.sent = True
             flight = _Flight(exchange, self._loop.time())
             self._in_flight[exchange.command.feedback.code].append(flight)

@@ -11,9 +11,11 @@ from cti_mqtt.client.exchange import (
     NORMAL,
     URGENT,
     ChannelOutcome,
+    Gate,
     ManyChannelsExchange,
     ReadExchange,
     SingleExchange,
+    open_gate,
 )
 from cti_mqtt.cti.codes import (
     META_VARIABLE_COUNT,
@@ -184,6 +186,7 @@ class Cycler:
         barcode: str = "",
         capacity_ah: float = 0.0,
         meta_variables: Sequence[float] = (0.0,) * META_VARIABLE_COUNT,
+        gate: Gate = open_gate,
     ) -> AssignResult:
         """Put a schedule on a channel.
 
@@ -193,6 +196,7 @@ class Cycler:
             barcode: up to 71 characters.
             capacity_ah: counts on MITS 7 only, where it overwrites the channel's.
             meta_variables: MV_UD1 to MV_UD16; as `capacity_ah`.
+            gate: asked just before sending; raises NotSentError where the request must not go out any more.
 
         Source: v1.1, "Assign schedule".
         """
@@ -205,11 +209,13 @@ class Cycler:
             barcode=barcode,
             meta_variables=tuple(meta_variables),
         )
-        feedback = await self._connection.ask(SingleExchange(request, wire))
+        feedback = await self._connection.ask(SingleExchange(request, wire, gate=gate))
         return AssignResult(feedback.result)
 
-    async def start(self, channels: Collection[int], test_name: str) -> Mapping[int, ChannelOutcome]:
-        """Start the assigned schedules, all under one test name, with one request.
+    async def start(
+        self, channels: Collection[int], test_name: str, *, gate: Gate = open_gate
+    ) -> Mapping[int, ChannelOutcome]:
+        """Start the assigned schedules, all under one test name, with one request; `gate` as in `assign`.
 
         Returns:
             for each channel its `StartResult`, or the error that left its outcome unknown.
@@ -218,7 +224,7 @@ class Cycler:
         """
         wire = [on_wire(channel) for channel in channels]
         async with self._start_turn:
-            return await self._ask_many(StartRequest(test_name, tuple(wire)), wire)
+            return await self._ask_many(StartRequest(test_name, tuple(wire)), wire, gate=gate)
 
     async def stop(self, channel: int) -> StopResult:
         """Stop one channel; goes ahead of everything that still waits to be sent.
@@ -239,8 +245,10 @@ class Cycler:
         wire = [on_wire(channel) for channel in self.channels]
         return await self._ask_many(StopRequest(0, all_channels=True), wire, URGENT)
 
-    async def set_meta_variable(self, channel: int, index: int, value: float) -> SetMetaVariableResult:
-        """Write MV_UD<index> (1 to 16) of a running channel; the wire holds a 32-bit float.
+    async def set_meta_variable(
+        self, channel: int, index: int, value: float, *, gate: Gate = open_gate
+    ) -> SetMetaVariableResult:
+        """Write MV_UD<index> (1 to 16) of a running channel; the wire holds a 32-bit float; `gate` as in `assign`.
 
         Raises:
             ValueError: no such variable.
@@ -248,13 +256,14 @@ class Cycler:
         Source: v1.1, "Set meta variable".
         """
         wire = on_wire(channel)
-        feedback = await self._connection.ask(SingleExchange(SetMetaVariableRequest.of(wire, index, value), wire))
+        request = SetMetaVariableRequest.of(wire, index, value)
+        feedback = await self._connection.ask(SingleExchange(request, wire, gate=gate))
         return SetMetaVariableResult(feedback.result)
 
     async def _ask_many(
-        self, request: object, wire: Collection[int], priority: int = NORMAL
+        self, request: object, wire: Collection[int], priority: int = NORMAL, gate: Gate = open_gate
     ) -> Mapping[int, ChannelOutcome]:
-        exchange = ManyChannelsExchange(request, wire, priority)
+        exchange = ManyChannelsExchange(request, wire, priority, gate)
         results = await self._connection.ask(exchange)
         return {as_printed(channel): result for channel, result in results.items()}
 

@@ -6,7 +6,7 @@ fits. An exchange decides that for one request; it knows neither sockets nor clo
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Generic, TypeVar
 
 from cti_mqtt.cti.codes import Code
@@ -20,6 +20,12 @@ T = TypeVar("T")
 
 URGENT, NORMAL = 0, 1
 
+Gate = Callable[[], None]
+
+
+def open_gate() -> None:
+    """Nothing stands against sending."""
+
 
 class Exchange(ABC, Generic[T]):
     """One request and the feedback that answers it.
@@ -29,6 +35,7 @@ class Exchange(ABC, Generic[T]):
     Args:
         request: the message to send.
         priority: URGENT overtakes NORMAL where requests have to wait.
+        gate: asked when the request's turn has come; raises NotSentError where it must not go out any more.
 
     Attributes:
         outcome: what the caller waits for.
@@ -39,10 +46,11 @@ class Exchange(ABC, Generic[T]):
 
     partial = False
 
-    def __init__(self, request: Any, priority: int = NORMAL) -> None:
+    def __init__(self, request: Any, priority: int = NORMAL, gate: Gate = open_gate) -> None:
         self.request = request
         self.command = BY_REQUEST_CLASS[type(request)]
         self.priority = priority
+        self.gate = gate
         self.outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.sent = False
         self.finished = False
@@ -75,8 +83,10 @@ class SingleExchange(Exchange[Any]):
         channel: the wire channel that the feedback must name; None where it names none.
     """
 
-    def __init__(self, request: Any, channel: int | None = None, priority: int = NORMAL) -> None:
-        super().__init__(request, priority)
+    def __init__(
+        self, request: Any, channel: int | None = None, priority: int = NORMAL, gate: Gate = open_gate
+    ) -> None:
+        super().__init__(request, priority, gate)
         self._channel = channel
 
     def offer(self, feedback: Any, checksum: Checksum) -> bool:
@@ -100,8 +110,8 @@ class ManyChannelsExchange(Exchange[Mapping[int, ChannelOutcome]]):
     as channels were asked; a rest without proof is an error value a channel, not a failure of the whole.
     """
 
-    def __init__(self, request: Any, channels: Collection[int], priority: int = NORMAL) -> None:
-        super().__init__(request, priority)
+    def __init__(self, request: Any, channels: Collection[int], priority: int = NORMAL, gate: Gate = open_gate) -> None:
+        super().__init__(request, priority, gate)
         self._channels = list(channels)
         self._results: dict[int, ChannelOutcome] = {}
         self._unnamed: list[tuple[Code, Checksum]] = []

@@ -19,16 +19,14 @@ class Code(IntEnum):
 
     text: str
 
-    def __new__(cls, number: int, text: str = "") -> Self:
+    def __new__(cls, number: int, _text: str = "") -> Self:
         """A member; without a text its name is read as one."""
         member = int.__new__(cls, number)
         member._value_ = number
-        member.text = text
         return member
 
-    def __init__(self, number: int, text: str = "") -> None:
-        if not text:
-            self.text = self.name.lower().replace("_", " ")
+    def __init__(self, _number: int, text: str = "") -> None:
+        self.text = text or self._name_.lower().replace("_", " ")
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:

@@ -46,7 +46,9 @@ class Command:
     control: bool = False
 
 
-def _type(code: CommandCode, cls: type[Any], layout: Layout[Any] | None = None, bound: int = DEFAULT_BOUND) -> MessageType:
+def _type(
+    code: CommandCode, cls: type[Any], layout: Layout[Any] | None = None, bound: int = DEFAULT_BOUND
+) -> MessageType:
     return MessageType(code, cls, layout or Layout(cls), bound)
 
 

@@ -25,7 +25,7 @@ CHECKSUM_SIZE = _CHECKSUM.size
 OVERHEAD = HEADER.size + CHECKSUM_SIZE
 LENGTH_END = 12  # where a request starts counting
 
-_ADLER_BLOCK = 256  # the low word of adler32 is 1 + the sum of the bytes, exact below 65521 = 256 * 255 + 241
+_BLOCK = 256  # the low word of adler32 is 1 + the sum of the bytes, exact below 65521 = 256 * 255 + 241
 
 
 class Direction(Enum):
@@ -40,9 +40,45 @@ def checksum(data: bytes | bytearray | memoryview) -> int:
     view = memoryview(data)
     adler32 = zlib.adler32
     total = 0
-    for start in range(0, len(view), _ADLER_BLOCK):
-        total += (adler32(view[start : start + _ADLER_BLOCK]) & 0xFFFF) - 1
+    for start in range(0, len(view), _BLOCK):
+        total += (adler32(view[start : start + _BLOCK]) & 0xFFFF) - 1
     return total & 0xFFFF
+
+
+class RunningSums:
+    """Checksums over any stretch of a growing buffer, each byte summed about once.
+
+    A peer can announce large frames that overlap, one every few bytes; summing each anew would take hours.
+
+    Args:
+        buffer: where bytes are appended; only `discard` may take some away.
+    """
+
+    def __init__(self, buffer: bytearray) -> None:
+        self._buffer = buffer
+        self._before = [0]  # the sum of all bytes ahead of each block, as far as anybody asked
+
+    def between(self, start: int, end: int) -> int:
+        """The checksum over the bytes from `start` to `end`, which must be there."""
+        before, adler32 = self._before, zlib.adler32
+        total = before[-1]
+        with memoryview(self._buffer) as view:
+            for block_end in range(len(before) * _BLOCK, end + 1, _BLOCK):
+                total = (total + (adler32(view[block_end - _BLOCK : block_end]) & 0xFFFF) - 1) & 0xFFFF
+                before.append(total)
+            return (self._up_to(view, end) - self._up_to(view, start)) & 0xFFFF
+
+    def _up_to(self, view: memoryview, position: int) -> int:
+        block = position // _BLOCK
+        return self._before[block] + checksum(view[block * _BLOCK : position])
+
+    def discard(self, size: int) -> int:
+        """Take whole blocks from the front of the buffer, at most `size` bytes; how many bytes went."""
+        blocks = size // _BLOCK
+        if blocks:
+            del self._buffer[: blocks * _BLOCK]
+            self._before = self._before[blocks:] or [0]
+        return blocks * _BLOCK
 
 
 def pack_frame(direction: Direction, code: int, arguments: bytes) -> bytes:

@@ -26,6 +26,8 @@ from cti_mqtt.errors import InvalidRequestError, ProtocolError
 
 T = TypeVar("T")
 
+_UNFIT = (struct.error, OverflowError, InvalidRequestError)  # a value that has no place in its field
+
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -63,11 +65,11 @@ class Codec(Protocol):
         """The value as bytes.
 
         Raises:
-            InvalidRequestError: the value cannot be expressed.
+            InvalidRequestError: the value cannot be expressed; struct.error and OverflowError mean the same.
         """
 
 
-# --- fixed fields ----------------------------------------------------------------------------------------------------
+# --- fixed fields ---
 
 
 def number(
@@ -106,14 +108,14 @@ def array(item: str, length: int, *, reserved: int = 0) -> Field:
 
 
 def char(size: int, *, may_fill: bool = False, reserved: int = 0) -> Field:
-    """Text in `size` bytes, NUL-padded; the last byte stays NUL unless it `may_fill` them all."""
+    """Text in `size` bytes of UTF-8, NUL-padded; the last byte stays NUL unless it `may_fill` them all."""
     room = size if may_fill else size - 1
-    return Field(f"{size}s", _decode_char, lambda text: _encode_text(text, "utf-8", 1, room), reserved)
+    return Field(f"{size}s", _decode_char, lambda text: encode_text(text, "utf-8", 1, room), reserved)
 
 
 def wchar(size: int, *, reserved: int = 0) -> Field:
     """Text in `size` UTF-16 units (2 * size bytes), NUL-padded; the last unit stays NUL."""
-    return Field(f"{2 * size}s", _decode_wchar, lambda text: _encode_text(text, "utf-16-le", 2, size - 1), reserved)
+    return Field(f"{2 * size}s", _decode_wchar, lambda text: encode_text(text, "utf-16-le", 2, size - 1), reserved)
 
 
 @lru_cache(maxsize=8192)
@@ -126,13 +128,19 @@ def _decode_wchar(data: bytes) -> str:
     return data.decode("utf-16-le", "replace").split("\0", 1)[0]
 
 
-def _encode_text(text: str, encoding: str, unit: int, room: int) -> bytes:
+def encode_text(text: str, encoding: str, unit: int, room: int) -> bytes:
+    """Text as bytes, without its NUL: at most `room` units of `unit` bytes.
+
+    Raises:
+        InvalidRequestError: it has no place there, or would not come back as it was.
+    """
     if "\0" in text:
         raise InvalidRequestError("text must not contain a NUL character")
     try:
         data = text.encode(encoding)
     except UnicodeEncodeError as error:
-        raise InvalidRequestError(f"text is not valid Unicode: {error.reason}") from error
+        # Without its cause, which holds the text: it can be a password.
+        raise InvalidRequestError(f"text is not valid Unicode: {error.reason}") from None
     if len(data) > room * unit:
         raise InvalidRequestError(f"text is too long: {len(data) // unit} units, at most {room} fit")
     return data
@@ -147,7 +155,7 @@ F32 = Annotated[float, number("f")]
 F64 = Annotated[float, number("d")]
 
 
-# --- fields whose size depends on their content ------------------------------------------------------------------------
+# --- fields whose size depends on their content ---
 
 _COUNT = struct.Struct("<I")
 
@@ -182,17 +190,14 @@ class CountedNumbers:
         """The numbers as a tuple."""
         start = offset + _COUNT.size
         (count,) = _unpack(_COUNT, buffer, offset)
-        end = start + count * struct.calcsize(self.item)
+        end = start + count * struct.calcsize("<" + self.item)
         if end > len(buffer):
             raise ProtocolError(f"{count} numbers announced, room for fewer")
         return struct.unpack_from(f"<{count}{self.item}", buffer, start), end
 
     def pack(self, value: tuple[Any, ...]) -> bytes:
         """Count and numbers."""
-        try:
-            return _COUNT.pack(len(value)) + struct.pack(f"<{len(value)}{self.item}", *value)
-        except struct.error as error:
-            raise InvalidRequestError(str(error)) from error
+        return _COUNT.pack(len(value)) + struct.pack(f"<{len(value)}{self.item}", *value)
 
 
 class CountedRecords(Generic[T]):
@@ -220,7 +225,7 @@ class CountedRecords(Generic[T]):
         return _COUNT.pack(len(value)) + b"".join(map(self._layout.pack, value))
 
 
-# --- the layout --------------------------------------------------------------------------------------------------------
+# --- the layout ---
 
 
 def _unpack(layout: struct.Struct, buffer: bytes, offset: int) -> tuple[Any, ...]:
@@ -252,7 +257,7 @@ class _FixedRun:
 def _pack_field(name: str, field: Field, value: Any) -> bytes:
     try:
         return struct.pack("<" + field.format, field.encode(value) if field.encode else value)
-    except (struct.error, OverflowError, InvalidRequestError) as error:
+    except _UNFIT as error:
         raise InvalidRequestError(f"{name}: {error}") from error
 
 
@@ -271,7 +276,7 @@ class _VariableField:
     def pack(self, message: object) -> bytes:
         try:
             return self._codec.pack(getattr(message, self._name))
-        except InvalidRequestError as error:
+        except _UNFIT as error:
             raise InvalidRequestError(f"{self._name}: {error}") from error
 
 

@@ -1,7 +1,7 @@
 """Bytes in any pieces -> messages, for both ends of a connection.
 
-A peer that misbehaves costs a skipped stretch of bytes, never an exception and never more memory than one frame's bound.
-What is skipped is reported as an event.
+A peer that misbehaves costs a skipped stretch of bytes, never an exception and never more memory than one frame's
+bound. What is skipped is reported as an event.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from cti_mqtt.cti.frame import (
     OVERHEAD,
     TOKEN,
     Direction,
-    checksum,
+    RunningSums,
     pack_frame,
     stored_checksum,
 )
@@ -87,6 +87,7 @@ class Stream:
         self._direction = receives
         self._policy = policy
         self._buffer = bytearray()
+        self._sums = RunningSums(self._buffer)
         self._position = 0
         self._wanted = HEADER.size  # how many bytes must be there before looking again makes sense
         self._trailer: bytes | None = None  # what a misplaced checksum behind the last frame would be
@@ -97,7 +98,7 @@ class Stream:
     @property
     def pending(self) -> int:
         """Bytes of a message that is not complete."""
-        return len(self._buffer)
+        return len(self._buffer) - self._position
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that these bytes complete, in order."""
@@ -109,8 +110,7 @@ class Stream:
                 self._report_skipped(events)
                 events.append(event)
         self._report_skipped(events)
-        del self._buffer[: self._position]
-        self._position = 0
+        self._position -= self._sums.discard(self._position)
         return events
 
     def _report_skipped(self, events: list[Event]) -> None:
@@ -119,10 +119,12 @@ class Stream:
             self._skipped = 0
 
     def _skip_to(self, position: int, reason: str) -> None:
+        if not self._skipped:
+            self._reason = reason  # what follows is its consequence
         self._skipped += position - self._position
-        self._reason = reason
         self._position = position
         self._wanted = HEADER.size
+        self._trailer = None
 
     def _next(self) -> Event | None:
         """One step through the buffer: an event, or None where there is nothing to say yet."""
@@ -134,16 +136,14 @@ class Stream:
         if not (message_type.believes(size) if message_type else OVERHEAD <= size <= DEFAULT_BOUND):
             self._skip_to(self._position + 1, f"a frame of {size} bytes cannot have code {code:#010x}")
             return None
-        if len(self._buffer) - self._position < size:
+        end = self._position + size
+        if len(self._buffer) < end:
             self._wanted = size
             return None
-        frame = bytes(memoryview(self._buffer)[self._position : self._position + size])
-        verdict = self._verify(frame)
-        if verdict is None:
+        verdict = self._verify(end)
+        if verdict is None or (verdict is Checksum.WRONG and not self._acceptable(end, message_type)):
             return None
-        if verdict is Checksum.WRONG and not self._acceptable(frame, message_type):
-            return None
-        return self._take(frame, message_type, verdict, code, extended)
+        return self._take(end, message_type, verdict, code, extended)
 
     def _drop_trailer(self) -> None:
         if self._trailer is None:
@@ -168,16 +168,16 @@ class Stream:
         _, length, code, extended = HEADER.unpack_from(self._buffer, self._position)
         return length + self._direction.value, code, extended
 
-    def _verify(self, frame: bytes) -> Checksum | None:
-        """What the checksum says; None while two more bytes must come to tell."""
-        stored = stored_checksum(frame)
-        expected = checksum(memoryview(frame)[:-CHECKSUM_SIZE])
+    def _verify(self, end: int) -> Checksum | None:
+        """What the checksum of the frame up to `end` says; None while two more bytes must come to tell."""
+        body_end = end - CHECKSUM_SIZE
+        stored = stored_checksum(self._buffer[body_end:end])
+        expected = self._sums.between(self._position, body_end)
         if stored == expected:
             return Checksum.GOOD
         if stored != 0:
             return Checksum.WRONG
         trailer = expected.to_bytes(CHECKSUM_SIZE, "little")
-        end = self._position + len(frame)
         behind = self._buffer[end : end + CHECKSUM_SIZE]
         if behind == trailer:
             self._misplaces = True
@@ -185,17 +185,16 @@ class Stream:
         if len(behind) == CHECKSUM_SIZE:
             return Checksum.WRONG
         if self._misplaces:
-            self._wanted = len(frame) + CHECKSUM_SIZE
+            self._wanted = end + CHECKSUM_SIZE - self._position
             return None
         self._trailer = trailer
         return Checksum.WRONG
 
-    def _acceptable(self, frame: bytes, message_type: MessageType | None) -> bool:
+    def _acceptable(self, end: int, message_type: MessageType | None) -> bool:
         """Whether to take a frame with a wrong checksum; if not, it is skipped."""
-        inner = frame.find(TOKEN, 1)
+        inner = self._buffer.find(TOKEN, self._position + 1, end + len(TOKEN) - 1)
         if inner > 0:
-            self._trailer = None
-            self._skip_to(self._position + inner, "a frame was cut short by the next one")
+            self._skip_to(inner, "a frame was cut short by the next one")
             return False
         if message_type is None or self._policy is ChecksumPolicy.STRICT:
             self._skip_to(self._position + 1, "wrong checksum")
@@ -203,22 +202,30 @@ class Stream:
         return True
 
     def _take(
-        self, frame: bytes, message_type: MessageType | None, verdict: Checksum, code: int, extended: int
+        self, end: int, message_type: MessageType | None, verdict: Checksum, code: int, extended: int
     ) -> Event | None:
         if verdict is Checksum.MISPLACED and self._policy is ChecksumPolicy.STRICT:
-            self._skip_to(self._position + len(frame) + CHECKSUM_SIZE, "checksum in the wrong place")
+            self._skip_to(end + CHECKSUM_SIZE, "checksum in the wrong place")
             return None
-        event: Event | None
-        try:
-            event = (
-                Received(message_type.layout.unpack(frame[HEADER.size : -CHECKSUM_SIZE]), verdict)
-                if message_type
-                else ReceivedUnknown(code, extended)
-            )
-        except ProtocolError as error:
-            step = 1 if verdict is Checksum.WRONG else len(frame)
-            self._skip_to(self._position + step, f"code {code:#010x} does not parse: {error}")
-            return None
-        self._position += len(frame) + (CHECKSUM_SIZE if verdict is Checksum.MISPLACED else 0)
+        event: Event = ReceivedUnknown(code, extended)
+        if message_type:
+            with memoryview(self._buffer) as view:
+                arguments = bytes(view[self._position + HEADER.size : end - CHECKSUM_SIZE])
+            try:
+                event = Received(message_type.layout.unpack(arguments), verdict)
+            except ProtocolError as error:
+                after = self._position + 1 if verdict is Checksum.WRONG else end
+                self._skip_to(after, f"code {code:#010x} does not parse: {error}")
+                return None
+        self._position = self._end_of_taken(end, verdict)
         self._wanted = HEADER.size
         return event
+
+    def _end_of_taken(self, end: int, verdict: Checksum) -> int:
+        """Where the bytes of a frame that was taken end."""
+        if verdict is Checksum.MISPLACED:
+            return end + CHECKSUM_SIZE
+        if verdict is Checksum.WRONG:  # if it lacks a few bytes, its last ones are the beginning of the next token
+            tail = self._buffer[end - len(TOKEN) + 1 : end]
+            return end - len(tail) + len(tail.rstrip(TOKEN[:1]))
+        return end

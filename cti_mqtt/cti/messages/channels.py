@@ -1,6 +1,6 @@
 """Get channels info: the readings.
 
-Records are named tuples: they are the hot path, and a frozen dataclass of this many fields costs more than all the rest.
+Records are named tuples: they are the hot path, where building a frozen dataclass would cost more than all the rest.
 """
 
 import struct
@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Annotated, NamedTuple
 
 from cti_mqtt.cti.codes import ChannelStatus, Selection
-from cti_mqtt.cti.layout import F32, F64, I16, U16, U32, CountedRecords, Layout, char, flag, number, wchar
+from cti_mqtt.cti.layout import F32, F64, I16, U16, U32, CountedRecords, Layout, char, encode_text, flag, number, wchar
 from cti_mqtt.errors import InvalidRequestError, ProtocolError
 
 ALL_CHANNELS = -1
@@ -42,6 +42,11 @@ class AuxOption(IntFlag):
     ALL = BMS | SMB | AUXILIARY
 
 
+def _decode_options(bits: int) -> AuxOption:
+    """The known bits only: the class would keep every other number it ever saw, for ever."""
+    return AuxOption(bits & AuxOption.ALL)
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelsInfoRequest:
     """Asks for the readings of one channel, or of many by `selection`.
@@ -51,7 +56,7 @@ class ChannelsInfoRequest:
 
     channel: I16 = ALL_CHANNELS
     selection: Annotated[Selection, number("h", Selection)] = Selection.ALL
-    aux_options: Annotated[AuxOption, number("I", AuxOption, reserved=32)] = AuxOption.ALL
+    aux_options: Annotated[AuxOption, number("I", _decode_options, reserved=32)] = AuxOption.ALL
 
 
 class AuxReading(NamedTuple):
@@ -61,7 +66,8 @@ class AuxReading(NamedTuple):
     dt: float
 
 
-class BmsReading(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class BmsReading:
     """One value that the battery's own management system (CAN) reports."""
 
     index: int
@@ -69,7 +75,8 @@ class BmsReading(NamedTuple):
     unit: str
 
 
-class SmbReading(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class SmbReading:
     """One value from the smart-battery bus: a number or a text."""
 
     index: int
@@ -94,6 +101,7 @@ _BMS = struct.Struct("<Id")
 _SMB = struct.Struct("<II")
 _F64 = struct.Struct("<d")
 _SMB_NUMBER, _SMB_TEXT = 0, 1
+_TEXT_ROOM = 65535  # no document sets a limit
 
 
 class ExtrasCodec:
@@ -159,26 +167,23 @@ class ExtrasCodec:
 
     def pack(self, value: Extras) -> bytes:
         """The extras as bytes."""
-        try:
-            parts = [_COUNTS.pack(*(len(value.aux.get(kind, ())) for kind in AUX_KINDS), len(value.bms), len(value.smb))]
-            for kind in AUX_KINDS:
-                parts += [_AUX.pack(*reading) for reading in value.aux.get(kind, ())]
-            for bms in value.bms:
-                parts += [_BMS.pack(bms.index, bms.value), self._pack_text(bms.unit)]
-            for smb in value.smb:
-                is_text = isinstance(smb.value, str)
-                parts.append(_SMB.pack(smb.index, _SMB_TEXT if is_text else _SMB_NUMBER))
-                if self._units:
-                    parts.append(self._pack_text(smb.value) if isinstance(smb.value, str) else _F64.pack(smb.value))
-                parts.append(self._pack_text(smb.unit))
-        except (struct.error, OverflowError) as error:
-            raise InvalidRequestError(str(error)) from error
+        if unknown := value.aux.keys() - set(AUX_KINDS):
+            raise InvalidRequestError(f"no such auxiliaries: {', '.join(sorted(unknown))}")
+        aux = [value.aux.get(kind, ()) for kind in AUX_KINDS]
+        parts = [_COUNTS.pack(*map(len, aux), len(value.bms), len(value.smb))]
+        parts += [_AUX.pack(*reading) for readings in aux for reading in readings]
+        for bms in value.bms:
+            parts += [_BMS.pack(bms.index, bms.value), self._pack_text(bms.unit)]
+        for smb in value.smb:
+            is_text = isinstance(smb.value, str)
+            parts.append(_SMB.pack(smb.index, _SMB_TEXT if is_text else _SMB_NUMBER))
+            if self._units:
+                parts.append(self._pack_text(smb.value) if isinstance(smb.value, str) else _F64.pack(smb.value))
+            parts.append(self._pack_text(smb.unit))
         return b"".join(parts)
 
     def _pack_text(self, text: str) -> bytes:
-        if "\0" in text:
-            raise InvalidRequestError("text must not contain a NUL character")
-        return text.encode("utf-8", "replace") + b"\0" if self._units else b""
+        return encode_text(text, "utf-8", 1, _TEXT_ROOM) + b"\0" if self._units else b""
 
 
 def _text(buffer: bytes, offset: int) -> tuple[str, int]:

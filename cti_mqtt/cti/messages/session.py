@@ -1,6 +1,7 @@
 """Login and connect: who is there, and who is served."""
 
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import Annotated
 
 from cti_mqtt.cti.codes import ConnectResult, LoginResult, UserType
@@ -10,7 +11,7 @@ from cti_mqtt.errors import InvalidRequestError
 
 def _encode_ip(text: str) -> bytes:
     try:
-        return bytes(int(part) for part in text.split("."))
+        return IPv4Address(text).packed
     except ValueError as error:
         raise InvalidRequestError(f"{text!r} is not an IPv4 address") from error
 

@@ -1,0 +1,179 @@
+"""The wiring: the broker's link outlives the work, so that the last word still gets out."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from cti_mqtt import __version__, config
+from cti_mqtt.bridge import payloads
+from cti_mqtt.bridge.bus import Bus, CyclerState, Happening, Item
+from cti_mqtt.bridge.clock import Clock, SystemClock, stamp
+from cti_mqtt.bridge.commands import Commander
+from cti_mqtt.bridge.health import HealthWatch
+from cti_mqtt.bridge.mqtt import Incoming, Message, MqttLink, Subscription
+from cti_mqtt.bridge.outputs.plain import OFFLINE, ONLINE, PlainOutput
+from cti_mqtt.bridge.retained import RetainedGuard
+from cti_mqtt.bridge.station import Station
+from cti_mqtt.bridge.topics import Topics
+from cti_mqtt.client import Backoff
+from cti_mqtt.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+FLUSH_S = 5.0  # for what is queued when the bridge ends
+
+
+class Bridge:
+    """Cyclers on one side, a broker on the other, as long as `run` runs.
+
+    Args:
+        settings: what to connect.
+        clock: stamps and ages.
+        backoff: how long to wait between attempts to reach a cycler; made anew for each.
+
+    Attributes:
+        bus: the internal stream, for more outputs.
+    """
+
+    def __init__(
+        self, settings: config.Config, clock: Clock | None = None, backoff: Callable[[], Backoff] = Backoff
+    ) -> None:
+        self.bus = Bus()
+        self._settings = settings
+        self._clock = clock = clock or SystemClock()
+        self._boot = secrets.token_hex(8)
+        self._started_at = stamp(clock.now())
+        self._topics = Topics(settings.mqtt.base_topic)
+        self._guard = RetainedGuard(clock.monotonic, protocol_5=settings.mqtt.protocol == 5)
+        self._link = MqttLink(
+            settings.mqtt,
+            self._hear,
+            subscriptions=[Subscription(topic, commands=True) for topic in self._topics.subscriptions],
+            will=self._availability(OFFLINE),
+            on_state=self._link_changed,
+        )
+        self.bus.subscribe(
+            PlainOutput(settings, self._topics, self._boot, self._link.publish, lambda: self._link.max_packet)
+        )
+        self._stations = {
+            name: Station(name, cycler, self.bus, clock, backoff()) for name, cycler in settings.cyclers.items()
+        }
+        self._commander = Commander(self._topics, self._stations, self.bus, clock, self._guard, self._clear_retained)
+        self._health = HealthWatch(
+            self._stations, self._link, self.bus, clock, boot=self._boot, interval_s=settings.health_interval_s
+        )
+        self.bus.subscribe(self._follow)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Bridge until `stop` is set; then say goodbye in order.
+
+        Raises:
+            ConfigurationError: another process uses the data directory.
+        """
+        with _locked(self._settings.data_dir):
+            self._warn_of_open_doors()
+            for station in self._stations.values():
+                station.announce()
+            async with asyncio.TaskGroup() as tasks:
+                link = tasks.create_task(self._link.run(), name="mqtt")
+                work = tasks.create_task(self._work(), name="work")
+                try:
+                    await stop.wait()
+                finally:
+                    work.cancel()
+                    await asyncio.wait([work])
+                    await self._say_goodbye()
+                    link.cancel()
+
+    async def _work(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._commander.run(), name="commands")
+            tasks.create_task(self._health.run(), name="health")
+            for name, station in self._stations.items():
+                tasks.create_task(station.run(), name=name)
+
+    async def _say_goodbye(self) -> None:
+        for station in self._stations.values():
+            station.farewell()
+        self._link.publish(self._availability(OFFLINE))
+        await self._link.flush(FLUSH_S)
+
+    def _warn_of_open_doors(self) -> None:
+        for name, cycler in self._settings.cyclers.items():
+            if cycler.control.allows_verb("set_mv") and not cycler.control.limits:
+                log.warning("%s: meta variables may be set to any value; set cyclers.%s.control.limits", name, name)
+
+    def _hear(self, incoming: Incoming) -> None:
+        self._commander.hear(incoming)
+
+    # --- what the bridge says of itself ---
+
+    def _availability(self, payload: bytes) -> Message:
+        return Message(f"{self._topics.bridge}/availability", payload, qos=1, retain=True, keep=False)
+
+    def _link_changed(self, connected: bool, text: str) -> None:  # noqa: FBT001  # the link's callback
+        """After the retained topics went out: now the bridge is there, and says so last."""
+        if not connected:
+            return
+        self._guard.new_connection()
+        self._publish_info()
+        self._health.publish()
+        self._link.publish(self._availability(ONLINE))
+        self.bus.publish(Happening(stamp(self._clock.now()), "broker_connected", f"connected to the broker at {text}"))
+
+    def _follow(self, item: Item) -> None:
+        """What `info` says of the channels depends on what a cycler said at login."""
+        if isinstance(item, CyclerState) and item.online:
+            self._publish_info()
+
+    def _publish_info(self) -> None:
+        body = {
+            "version": __version__,
+            "contract": payloads.CONTRACT,
+            "started_at": self._started_at,
+            "boot": self._boot,
+            "cyclers": list(self._stations),
+            "control": {name: _control(station) for name, station in self._stations.items()},
+        }
+        self._link.publish(Message(f"{self._topics.bridge}/info", payloads.encode(body), qos=1, retain=True))
+
+    def _clear_retained(self, topic: str) -> None:
+        self._guard.cleared(topic)
+        self._link.publish(Message(topic, b"", qos=1, retain=True, keep=False))
+
+
+def _control(station: Station) -> dict[str, Any]:
+    """What may be commanded, with `all` spelled out as far as it is known."""
+    control = station.settings.control
+    return {
+        "enabled": control.enabled,
+        "mode": control.mode,
+        "verbs": list(config.VERBS if control.verbs == "all" else control.verbs),
+        "channels": list(station.cycler_channels if control.channels == "all" else control.channels),
+    }
+
+
+@contextmanager
+def _locked(data_dir: Path | None) -> Iterator[None]:
+    """One process a data directory."""
+    if data_dir is None:
+        yield
+        return
+    lock = FileLock(data_dir / "lock")
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ConfigurationError("data_dir", [f"{data_dir} is in use by another cti-mqtt process"]) from error
+    except OSError as error:
+        raise ConfigurationError("data_dir", [f"{data_dir} cannot be used: {error.strerror}"]) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,171 @@
+"""Whether a command may be carried out: the checks, in the contract's order. The first that objects refuses."""
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime
+
+from cti_mqtt import config
+from cti_mqtt.bridge.orders import ORDERS, STATE_VERBS, Assign, Deadline, Expect, Order, Start
+from cti_mqtt.bridge.readings import ReadingBook
+from cti_mqtt.bridge.station import Station
+from cti_mqtt.bridge.topics import CommandTopic
+from cti_mqtt.bridge.transitions import in_test
+from cti_mqtt.cti.codes import META_VARIABLE_COUNT
+
+MITS_7 = 0  # the version number whose assignments overwrite capacity and meta variables
+
+
+class Refusal(Exception):  # noqa: N818  # not an error: the command's proper end
+    """A check objects.
+
+    Attributes:
+        reason: in snake case, for programs.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
+# --- what can be said before the payload is read ---
+
+
+def check_addressee(topic: CommandTopic, station: Station | None) -> Station:
+    """Unknown cycler, control off, unknown command, not connected yet."""
+    if station is None:
+        raise Refusal("unknown_cycler", f"there is no cycler {topic.cycler!r}")
+    control = station.settings.control
+    if not control.enabled:
+        raise Refusal("not_allowed", f"control of {station.name} is switched off (cyclers.{station.name}.control)")
+    if topic.verb not in ORDERS:
+        raise Refusal("unknown_command", f"there is no command {topic.verb!r}; there are {', '.join(ORDERS)}")
+    if station.info is None:
+        raise Refusal("not_connected", f"{station.name} has not been reached yet, so its channels are not known")
+    return station
+
+
+def check_verb_and_user(topic: CommandTopic, control: config.Control) -> None:
+    """Whether this verb is permitted, and to whom."""
+    if not control.allows_verb(topic.verb):
+        raise Refusal("not_allowed", f"{topic.verb} is not among control.verbs")
+    if topic.user is None:
+        if control.require_user:
+            raise Refusal("not_allowed", "control.require_user: the topic must end in the user's name")
+    elif not topic.user or topic.user.removeprefix("-").isdigit():
+        raise Refusal("not_allowed", "the user level of the topic must be a name, not empty and not a whole number")
+
+
+def check_channel(channel: int | None, channel_text: str, station: Station) -> int:
+    """Whether there is such a channel, and whether it may be commanded."""
+    channels = station.cycler_channels
+    if channel is None or channel not in channels:
+        raise Refusal(
+            "unknown_channel", f"{station.name} has no channel {channel_text!r}; it has 1 to {channels.stop - 1}"
+        )
+    return channel
+
+
+def check_channel_allowed(channel: int, control: config.Control) -> None:
+    """Whether this channel may be commanded."""
+    if not control.allows_channel(channel):
+        raise Refusal("not_allowed", f"channel {channel} is not among control.channels")
+
+
+# --- what the payload must hold besides its form ---
+
+
+def check_server_needs(order: Order, station: Station) -> None:
+    """On MITS 7 an assignment overwrites what the channel holds, so everything must be given."""
+    if station.info is None or station.info.version != MITS_7 or not isinstance(order, Assign | Start):
+        return
+    if order.schedule is None:
+        return
+    if order.capacity_ah is None:
+        raise Refusal("malformed", "capacity_ah: missing; on MITS 7 an assignment overwrites the channel's capacity")
+    if order.values is None or len(order.values) < META_VARIABLE_COUNT:
+        raise Refusal(
+            "malformed", "values: on MITS 7 an assignment overwrites MV_UD1 to MV_UD16, so all sixteen must be given"
+        )
+
+
+def check_permitted_steps(order: Order, control: config.Control) -> None:
+    """A start that assigns needs both permissions."""
+    if isinstance(order, Start) and order.schedule is not None and not control.allows_verb("assign"):
+        raise Refusal("not_allowed", "assign is not among control.verbs, and a start with a schedule assigns first")
+
+
+# --- what counts just now ---
+
+
+def check_age(deadline: Deadline, now: datetime) -> None:
+    """Not too late, and not from the future."""
+    if late := deadline.expired(now):
+        raise Refusal("expired", late)
+    if skew := deadline.skewed(now):
+        raise Refusal("clock_skew", skew)
+
+
+def check_control_right(station: Station) -> None:
+    """Whether the cycler lets this client control."""
+    if station.info is not None and not station.info.allow_control:
+        raise Refusal(
+            "no_control_right", f"{station.name} does not let this user control; another user may be in control"
+        )
+
+
+def check_online(station: Station) -> None:
+    """Whether the cycler is there."""
+    if not station.online:
+        raise Refusal("not_connected", f"{station.name} is not connected just now")
+
+
+class BusyBoard:
+    """Which channels have an unfinished command that changes their state."""
+
+    def __init__(self) -> None:
+        self._unfinished: Counter[tuple[str, int]] = Counter()
+
+    def begin(self, cycler: str, channels: Iterable[int]) -> None:
+        """Such a command was admitted."""
+        self._unfinished.update((cycler, channel) for channel in channels)
+
+    def end(self, cycler: str, channels: Iterable[int]) -> None:
+        """It has been answered."""
+        self._unfinished.subtract((cycler, channel) for channel in channels)
+        self._unfinished = +self._unfinished
+
+    def check(self, station: Station, channel: int, verb: str) -> None:
+        """A stop is never busy."""
+        if verb in STATE_VERBS and verb != "stop" and self._unfinished[station.name, channel]:
+            raise Refusal("busy", f"another command that changes the state of channel {channel} is not finished")
+
+
+def check_expectation(expect: Expect, channel: int, book: ReadingBook) -> None:
+    """Whether the channel is as the sender believes; the reading must be a good one."""
+    reading = book.good(channel)
+    if reading is None:
+        raise Refusal("expectation", f"there is no good reading of channel {channel} to hold the expectation against")
+    record = reading.record
+    found = {
+        "status": record.status.text,
+        "test_name": record.test_name,
+        "schedule": record.schedule,
+        "step": book.step(channel),
+        "running": in_test(record.status),
+    }
+    wrong = [
+        f"{name} is {found[name]!r}, not {wanted!r}"
+        for name, wanted in expect
+        if wanted is not None and found[name] != wanted
+    ]
+    if wrong:
+        raise Refusal("expectation", "; ".join(wrong))
+
+
+def check_values(order: Order, channel: int, station: Station) -> None:
+    """Limits and rates of the meta variables."""
+    values = order.values_for(channel)
+    for reason in ("rate", "limit"):
+        for index, value in values.items():
+            if objection := station.variables.objection(reason, channel, index, value):
+                raise Refusal(reason, objection)

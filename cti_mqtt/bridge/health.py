@@ -1,0 +1,94 @@
+"""One verdict on health: polls fresh, broker connected, queue under its bound."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from cti_mqtt.bridge.bus import Bus, Health
+from cti_mqtt.bridge.clock import Clock, stamp
+from cti_mqtt.bridge.mqtt import MqttLink
+from cti_mqtt.bridge.readings import STALE_INTERVALS
+from cti_mqtt.bridge.station import Station
+
+MAX_QUEUE = 10_000  # messages that wait for the broker
+
+
+class HealthWatch:
+    """Looks at the bridge and says what it sees.
+
+    Args:
+        stations: the cyclers, by id.
+        link: the broker.
+        bus: where the verdict is published.
+        clock: stamps.
+        boot: this run of the bridge.
+        interval_s: how often.
+    """
+
+    def __init__(
+        self,
+        stations: Mapping[str, Station],
+        link: MqttLink,
+        bus: Bus,
+        clock: Clock,
+        *,
+        boot: str,
+        interval_s: float,
+    ) -> None:
+        self._stations = stations
+        self._link = link
+        self._bus = bus
+        self._clock = clock
+        self._boot = boot
+        self._started_at = stamp(clock.now())
+        self._interval_s = interval_s
+
+    async def run(self) -> None:
+        """Publish the verdict each interval until cancelled."""
+        while True:
+            self.publish()
+            await asyncio.sleep(self._interval_s)
+
+    def publish(self) -> None:
+        """Publish the verdict now."""
+        reasons = self._reasons()
+        self._bus.publish(
+            Health(
+                {
+                    "ts": stamp(self._clock.now()),
+                    "boot": self._boot,
+                    "started_at": self._started_at,
+                    "healthy": not reasons,
+                    "reasons": reasons,
+                    "queue": self._link.queue,
+                    "dropped": self._link.dropped,
+                    "cyclers": {name: _figures(station) for name, station in self._stations.items()},
+                }
+            )
+        )
+
+    def _reasons(self) -> list[str]:
+        """What is not as it should be; empty when all is well."""
+        reasons = [] if self._link.connected else [f"broker: {self._link.failure or 'not connected yet'}"]
+        if self._link.queue > MAX_QUEUE:
+            reasons.append(f"{self._link.queue} messages wait for the broker")
+        for name, station in self._stations.items():
+            age_s = station.last_poll_age_s
+            if not station.online:
+                reasons.append(f"{name}: not connected")
+            elif age_s is None or age_s > STALE_INTERVALS * station.settings.poll_interval_s:
+                reasons.append(f"{name}: no poll for {age_s:.1f} s" if age_s is not None else f"{name}: no poll yet")
+        return reasons
+
+
+def _figures(station: Station) -> dict[str, Any]:
+    counters = station.counters
+    age_s, duration_ms = station.last_poll_age_s, counters.poll_duration_ms
+    return {
+        "connected": station.online,
+        "last_poll_age_s": None if age_s is None else round(age_s, 3),
+        "poll_duration_ms": None if duration_ms is None else round(duration_ms, 3),
+        "polls": station.book.polls,
+        "errors": counters.errors,
+        "reconnects": counters.reconnects,
+    }

@@ -1,0 +1,311 @@
+"""What a command says: payload -> checked order; pure.
+
+Strict: an unknown field, a key that stands twice, a text where a number belongs: all refused. A typing error must not
+start a test.
+"""
+
+import json
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from cti_mqtt.bridge.variables import to_float32
+from cti_mqtt.cti.codes import META_VARIABLE_COUNT
+
+MAX_PAYLOAD_BYTES = 256 * 1024
+SET_MV = "set_mv"
+STATE_VERBS = frozenset({"start", "stop"})  # those that change a channel's state, and exclude each other
+
+
+class MalformedError(ValueError):
+    """The payload is not the command's; the message names what was wrong and what would be right."""
+
+
+def _finite_float32(value: float) -> float:
+    to_float32(value)
+    return value
+
+
+def _variable(key: str) -> str:
+    if not (key.isascii() and key.isdigit() and str(int(key)) == key and 1 <= int(key) <= META_VARIABLE_COUNT):
+        raise ValueError(f'{key!r} is no meta variable; there are "1" to "{META_VARIABLE_COUNT}"')
+    return key
+
+
+def _unique(channels: list[int]) -> list[int]:
+    if len(set(channels)) != len(channels):
+        raise ValueError("a channel stands twice")
+    return channels
+
+
+Values = Annotated[
+    dict[Annotated[str, AfterValidator(_variable)], Annotated[float, AfterValidator(_finite_float32)]],
+    Field(min_length=1),
+]
+Channels = (
+    Annotated[list[Annotated[int, Field(ge=1, le=65535)]], Field(min_length=1), AfterValidator(_unique)]
+    | Literal["all"]
+)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Expect(_Model):
+    """What must hold for the command to be carried out."""
+
+    status: str | None = None
+    test_name: str | None = None
+    schedule: str | None = None
+    step: int | None = None
+    running: bool | None = None
+
+
+class Order(_Model):
+    """What every command may say."""
+
+    id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    issued_at: Annotated[AwareDatetime, Field(strict=False)] | None = None
+    ttl_s: Annotated[float, Field(gt=0)] | None = None
+    expect: Expect | None = None
+    dry_run: bool = False
+    channels: Channels | None = None
+
+    def values_for(self, channel: int) -> Mapping[int, float]:
+        """The meta variables to write on a channel, by index."""
+        del channel
+        return {}
+
+
+class Start(Order):
+    """Start a test; with a schedule, assign that first."""
+
+    test_name: Annotated[str, Field(min_length=1)]
+    schedule: Annotated[str, Field(min_length=1)] | None = None
+    barcode: str = ""
+    capacity_ah: Annotated[float, AfterValidator(_finite_float32), Field(gt=0)] | None = None
+    values: Values | None = None
+
+    def values_for(self, channel: int) -> Mapping[int, float]:
+        """What to write once the test runs."""
+        del channel
+        return _by_index(self.values)
+
+
+class Assign(Order):
+    """Put a schedule on a channel."""
+
+    schedule: Annotated[str, Field(min_length=1)]
+    barcode: str = ""
+    capacity_ah: Annotated[float, AfterValidator(_finite_float32), Field(gt=0)] | None = None
+    values: Values | None = None
+
+    def values_for(self, channel: int) -> Mapping[int, float]:
+        """What counts on MITS 7 only."""
+        del channel
+        return _by_index(self.values)
+
+
+class SetMv(Order):
+    """Write meta variables."""
+
+    values: Values | None = None
+    per_channel: dict[str, Values] | None = None
+
+    def values_for(self, channel: int) -> Mapping[int, float]:
+        """What to write; a channel's own values stand above those for all."""
+        return _by_index({**(self.values or {}), **(self.per_channel or {}).get(str(channel), {})})
+
+
+class Stop(Order):
+    """Stop the test."""
+
+
+ORDERS: dict[str, type[Order]] = {"start": Start, "stop": Stop, "assign": Assign, SET_MV: SetMv}
+
+
+def _by_index(values: Mapping[str, float] | None) -> Mapping[int, float]:
+    return {int(index): value for index, value in sorted((values or {}).items(), key=lambda item: int(item[0]))}
+
+
+# --- parsing ---
+
+
+def parse_json(payload: bytes) -> Any:
+    """Strict JSON.
+
+    Raises:
+        MalformedError: it is none, or a key stands twice, or it is too large.
+    """
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise MalformedError(f"{len(payload)} bytes are too many; at most {MAX_PAYLOAD_BYTES}")
+    try:
+        orjson.loads(payload)  # refuses what Python's own parser lets pass: NaN, lone surrogates, bad UTF-8
+        return json.loads(payload, object_pairs_hook=_no_repeated_keys)
+    except (ValueError, RecursionError) as error:
+        raise MalformedError(f"not JSON: {error}") from error
+
+
+def _no_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    body = dict(pairs)
+    if len(body) != len(pairs):
+        raise ValueError("a key stands twice")
+    return body
+
+
+def parse_order(verb: str, payload: bytes, *, to_cycler: bool) -> Order:
+    """The order behind a JSON payload.
+
+    Args:
+        verb: one of `ORDERS`.
+        payload: as it came.
+        to_cycler: whether it was sent to the cycler, so that it must name channels.
+
+    Raises:
+        MalformedError: it does not say what the verb needs, or says something else besides.
+    """
+    body = parse_json(payload)
+    if not isinstance(body, dict):
+        raise MalformedError(f"the payload must be a JSON object, not {_kind(body)}")
+    try:
+        order = ORDERS[verb].model_validate(body)
+    except ValidationError as error:
+        raise MalformedError(_describe(verb, error)) from None
+    _check_channels(verb, order, to_cycler=to_cycler)
+    return order
+
+
+def parse_stop_all(payload: bytes) -> Order:
+    """The order behind a stop sent to the cycler: empty means every permitted channel.
+
+    Raises:
+        MalformedError: it is neither empty nor names channels.
+    """
+    return parse_order("stop", payload, to_cycler=True) if payload else Stop(channels="all")
+
+
+def parse_stop(payload: bytes) -> Order:
+    """The order behind a stop sent to a channel: any payload means stop."""
+    return Stop(id=peek_id(payload))
+
+
+def parse_value(variable: int, payload: bytes) -> Order:
+    """The order behind the meta-variable shortcut: one JSON number and nothing else.
+
+    Raises:
+        MalformedError: it is something else.
+    """
+    body = parse_json(payload)
+    if isinstance(body, bool) or not isinstance(body, int | float):
+        raise MalformedError(f"the payload must be one JSON number, not {_kind(body)}")
+    try:
+        return SetMv(values={str(variable): float(body)})
+    except (ValidationError, OverflowError):
+        raise MalformedError(f"{body!r:.40} does not fit into a 32-bit float") from None
+
+
+def peek_id(payload: bytes) -> str | None:
+    """The id of a command that may be wrong otherwise, so that its sender recognises the refusal."""
+    try:
+        body = parse_json(payload)
+    except MalformedError:
+        return None
+    identifier = body.get("id") if isinstance(body, dict) else None
+    return identifier if isinstance(identifier, str) and 1 <= len(identifier) <= 128 else None
+
+
+def new_id() -> str:
+    """An id for a command that came without one."""
+    return uuid.uuid4().hex
+
+
+def _check_channels(verb: str, order: Order, *, to_cycler: bool) -> None:
+    if to_cycler and order.channels is None:
+        raise MalformedError('channels: missing; give a list such as [1, 2] or "all"')
+    if not to_cycler and order.channels is not None:
+        raise MalformedError(f"channels: belongs to a command to the cycler; this one goes to a channel ({verb})")
+    if isinstance(order, SetMv):
+        _check_values(order, to_cycler=to_cycler)
+
+
+def _check_values(order: SetMv, *, to_cycler: bool) -> None:
+    if order.per_channel and not to_cycler:
+        raise MalformedError("per_channel: belongs to a command to the cycler; this one goes to a channel")
+    if not order.values and not order.per_channel:
+        raise MalformedError('values: missing; give for instance {"1": 2.5}')
+    named = order.channels if isinstance(order.channels, list) else None
+    strangers = [key for key in order.per_channel or {} if named is not None and key not in set(map(str, named))]
+    if strangers:
+        raise MalformedError(f"per_channel: {', '.join(strangers)} not among channels")
+    without = [n for n in named or () if not order.values_for(n)]
+    if without:
+        raise MalformedError(f"values: missing for channel {', '.join(map(str, without))}")
+
+
+def _kind(body: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
+    return names.get(type(body), "a number")
+
+
+def _describe(verb: str, error: ValidationError) -> str:
+    """All mistakes in one line."""
+    lines: dict[str, None] = {}
+    for detail in error.errors(include_url=False, include_input=False):
+        path = ".".join(str(part) for part in detail["loc"] if part != "[key]" and "[" not in str(part))
+        message = {"extra_forbidden": f"{verb} has no such field", "missing": "missing"}.get(
+            detail["type"], detail["msg"].removeprefix("Value error, ")
+        )
+        lines[f"{path}: {message}"] = None
+    return "; ".join(lines)
+
+
+# --- age ---
+
+CLOCK_SKEW_S = 2.0
+
+
+class Deadline:
+    """Until when a command may be sent.
+
+    Args:
+        order: with its own times.
+        received_at: wall time.
+        expiry_s: MQTT 5 message expiry, as it was left on receipt.
+        max_age_s: how old a command with `issued_at` alone may be.
+    """
+
+    def __init__(self, order: Order, received_at: datetime, expiry_s: int | None, max_age_s: float) -> None:
+        self._issued_at = order.issued_at
+        limits = []
+        if order.issued_at is not None:
+            limits.append(_later(order.issued_at, max_age_s if order.ttl_s is None else order.ttl_s))
+        elif order.ttl_s is not None:
+            limits.append(_later(received_at, order.ttl_s))
+        if expiry_s is not None:
+            limits.append(_later(received_at, expiry_s))
+        self._until = min(limits, default=None)
+
+    def expired(self, now: datetime) -> str | None:
+        """Why it is too late, None if it is not."""
+        if self._until is None or now <= self._until:
+            return None
+        return f"too late by {(now - self._until).total_seconds():.1f} s; nothing was sent"
+
+    def skewed(self, now: datetime) -> str | None:
+        """Why the sender's clock cannot be right, None if it can."""
+        if self._issued_at is None or (self._issued_at - now).total_seconds() <= CLOCK_SKEW_S:
+            return None
+        ahead_s = (self._issued_at - now).total_seconds()
+        return f"issued_at is {ahead_s:.1f} s in the future; set the clocks of sender and bridge"
+
+
+def _later(moment: datetime, seconds: float) -> datetime:
+    try:
+        return moment + timedelta(seconds=seconds)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)

@@ -1,0 +1,137 @@
+"""The plain topics of the contract: everything as JSON below the base topic."""
+
+import math
+from collections.abc import Callable, Mapping
+
+from cti_mqtt import config
+from cti_mqtt.bridge import payloads
+from cti_mqtt.bridge.bus import (
+    ChannelState,
+    CyclerState,
+    Happening,
+    Health,
+    Item,
+    MetaVariables,
+    Poll,
+    Reading,
+    Result,
+    StaleReading,
+)
+from cti_mqtt.bridge.mqtt import PACKET_OVERHEAD, Message
+from cti_mqtt.bridge.topics import Topics
+
+STATE_EXPIRY_S = 60  # at the least: a state that old tells nothing, whoever was to update it
+
+ONLINE, OFFLINE = b"online", b"offline"
+
+
+class PlainOutput:
+    """Turns items of the internal stream into messages.
+
+    Args:
+        settings: which topics, how large, and the cyclers' intervals and addresses.
+        topics: names.
+        boot: this run of the bridge.
+        publish: where the messages go.
+        max_packet: the largest packet that the broker takes, None where it did not say.
+    """
+
+    def __init__(
+        self,
+        settings: config.Config,
+        topics: Topics,
+        boot: str,
+        publish: Callable[[Message], None],
+        max_packet: Callable[[], int | None],
+    ) -> None:
+        self._settings = settings.publish
+        self._cyclers: Mapping[str, config.Cycler] = settings.cyclers
+        self._topics = topics
+        self._boot = boot
+        self._publish = publish
+        self._max_packet = max_packet
+
+    def __call__(self, item: Item) -> None:
+        """Publish what an item says."""
+        match item:
+            case Poll():
+                self._poll(item)
+            case StaleReading(cycler, reading):
+                self._state(cycler, reading, payloads.fragment(reading))
+            case CyclerState():
+                self._cycler_state(item)
+            case ChannelState(cycler, channel, availability):
+                self._retain(self._topics.channel(cycler, channel, "availability"), availability.value.encode())
+            case MetaVariables(cycler, channel, values):
+                body = payloads.encode(payloads.meta_variables(values))
+                self._retain(self._topics.channel(cycler, channel, "mv"), body)
+            case Happening():
+                self._happening(item)
+            case Result():
+                self._result(item)
+            case Health(body):
+                self._retain(f"{self._topics.bridge}/health", payloads.encode(body))
+
+    def _retain(self, topic: str, payload: bytes) -> None:
+        self._publish(Message(topic, payload, qos=1, retain=True))
+
+    # --- readings ---
+
+    def _poll(self, poll: Poll) -> None:
+        fragments = [payloads.fragment(reading) for reading in poll.readings]
+        for reading, body in zip(poll.readings, fragments, strict=True):
+            self._state(poll.cycler, reading, body)
+        if self._settings.readings:
+            topic = self._topics.cycler(poll.cycler, "readings")
+            for part in payloads.readings(poll.ts, self._boot, poll.seq, fragments, self._room(topic)):
+                self._publish(Message(topic, part, qos=1))
+
+    def _state(self, cycler: str, reading: Reading, body: bytes) -> None:
+        if not self._settings.state:
+            return
+        self._publish(
+            Message(
+                self._topics.channel(cycler, reading.channel, "state"),
+                payloads.state(self._boot, reading, body),
+                qos=self._settings.state_qos,
+                retain=True,
+                expiry_s=max(STATE_EXPIRY_S, math.ceil(10 * self._cyclers[cycler].poll_interval_s)),
+            )
+        )
+
+    def _room(self, topic: str) -> int | None:
+        """How large a payload may be."""
+        max_packet = self._max_packet()
+        limits = [self._settings.max_bytes, max_packet and max_packet - len(topic) - PACKET_OVERHEAD]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    # --- the rest ---
+
+    def _cycler_state(self, item: CyclerState) -> None:
+        if item.info is not None:
+            cycler = self._cyclers[item.cycler]
+            body = payloads.cycler_info(item.info, f"{cycler.host}:{cycler.port}")
+            self._retain(self._topics.cycler(item.cycler, "info"), payloads.encode(body))
+        self._retain(self._topics.cycler(item.cycler, "availability"), ONLINE if item.online else OFFLINE)
+
+    def _happening(self, item: Happening) -> None:
+        body = payloads.encode(payloads.happening(item))
+        if item.cycler is None:
+            topic = f"{self._topics.bridge}/event"
+        elif item.channel is None:
+            topic = self._topics.cycler(item.cycler, "event")
+        else:
+            topic = self._topics.channel(item.cycler, item.channel, "event")
+        self._publish(Message(topic, body, qos=1))
+
+    def _result(self, item: Result) -> None:
+        body = payloads.encode(item.body)
+        if item.cycler is None:
+            topic = f"{self._topics.bridge}/result"
+        elif item.channel_text is None:
+            topic = self._topics.cycler(item.cycler, "result")
+        else:
+            topic = self._topics.channel(item.cycler, item.channel_text, "result")
+        self._publish(Message(topic, body, qos=1))
+        if item.reply_to is not None:
+            self._publish(Message(item.reply_to.topic, body, qos=1, correlation=item.reply_to.correlation))

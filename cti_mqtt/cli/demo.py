@@ -1,0 +1,96 @@
+"""`cti-mqtt demo`: everything on this machine, nothing to install: broker, simulated cycler, bridge."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Annotated
+
+import typer
+
+from cti_mqtt import config
+from cti_mqtt.bridge.bridge import Bridge
+from cti_mqtt.cli.embedded_broker import embedded_broker
+from cti_mqtt.cli.logs import LogFormat, LogLevel, set_up
+from cti_mqtt.cli.ports import free_port
+from cti_mqtt.cli.signals import run_until_signalled
+from cti_mqtt.simulator import MAX_CHANNELS, SimulatedClock, SimulatedCycler, SimulatedServer, User
+
+HOST = "127.0.0.1"
+USER = PASSWORD = "admin"  # noqa: S105  # of a simulated cycler on loopback
+
+
+def demo(
+    mqtt_port: Annotated[int, typer.Option(help="Of the broker; 0 takes a free one.", min=0, max=65535)] = 1883,
+    cti_port: Annotated[int, typer.Option(help="Of the cycler; 0 takes a free one.", min=0, max=65535)] = 9031,
+    channels: Annotated[int, typer.Option(help="Of the cycler.", min=1, max=MAX_CHANNELS)] = 16,
+    speed: Annotated[float, typer.Option(help="Simulated seconds per second.", min=0.001)] = 1.0,
+) -> None:
+    """Try it: an embedded broker, a simulated cycler, and the bridge between them. End it with Ctrl-C.
+
+    Example: cti-mqtt demo --speed 60
+    """
+    set_up(LogLevel.WARNING, LogFormat.TEXT)
+    mqtt_port = mqtt_port or free_port(HOST)
+    try:
+        run_until_signalled(lambda stop: _demo(stop, mqtt_port, cti_port, channels, speed))
+    except OSError as error:
+        typer.echo(f"cannot start: {error}\n(a port in use? take free ones: --mqtt-port 0 --cti-port 0)", err=True)
+        raise typer.Exit(1) from error
+
+
+async def _demo(stop: asyncio.Event, mqtt_port: int, cti_port: int, channels: int, speed: float) -> None:
+    async with AsyncExitStack() as stack:
+        cycler = SimulatedCycler(channels, clock=SimulatedClock(speed), users=[User(USER, PASSWORD, super_user=True)])
+        server = await stack.enter_async_context(SimulatedServer(cycler, host=HOST, port=cti_port, file_port=0))
+        await stack.enter_async_context(embedded_broker(HOST, mqtt_port))
+        settings = _settings(mqtt_port, server.port, server.file_port)
+        typer.echo(_WELCOME.format(mqtt_port=mqtt_port, cti_port=server.port, channels=channels))
+        await Bridge(settings).run(stop)
+
+
+def _settings(mqtt_port: int, cti_port: int, file_port: int) -> config.Config:
+    return config.Config.model_validate(
+        {
+            "mqtt": {"host": HOST, "port": mqtt_port, "protocol": "3.1.1", "client_id": "cti-mqtt-demo"},
+            "cyclers": {
+                "arbin1": {
+                    "host": HOST,
+                    "port": cti_port,
+                    "file_port": file_port,
+                    "username": USER,
+                    "password": PASSWORD,
+                    "control": {
+                        "enabled": True,
+                        "verbs": "all",
+                        "channels": "all",
+                        "limits": {index: {"min": -10, "max": 10} for index in range(1, 17)},
+                    },
+                }
+            },
+        }
+    )
+
+
+_WELCOME = """\
+cti-mqtt demo: broker on 127.0.0.1:{mqtt_port}, simulated cycler on 127.0.0.1:{cti_port} with {channels} channels.
+
+See everything:
+  mosquitto_sub -h 127.0.0.1 -p {mqtt_port} -t 'cti/#' -v
+  cti-mqtt watch --mqtt-port {mqtt_port}
+
+Topics to begin with:
+  cti/bridge/availability             online
+  cti/arbin1/channel/1/state          the reading of channel 1, each second
+  cti/arbin1/channel/1/event          what happens to it
+  cti/arbin1/channel/1/result         what became of a command
+
+Start a test on channel 1, and stop it again:
+  mosquitto_pub -h 127.0.0.1 -p {mqtt_port} -t cti/arbin1/channel/1/command/start \\
+    -m '{{"test_name": "first", "schedule": "CCCV.sdx"}}'
+  mosquitto_pub -h 127.0.0.1 -p {mqtt_port} -t cti/arbin1/channel/1/command/stop -n
+
+The same without Mosquitto's tools:
+  cti-mqtt send arbin1/1 start test_name=first schedule=CCCV.sdx --mqtt-port {mqtt_port}
+  cti-mqtt send arbin1/1 stop --mqtt-port {mqtt_port}
+
+Schedules: CCCV.sdx Discharge.sdx Rest.sdx Formation.sdx Pause.sdx ClosedLoop.sdx. Ctrl-C ends everything.
+"""

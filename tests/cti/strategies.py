@@ -1,0 +1,174 @@
+"""Hypothesis strategies for every message, for the tests of all parts.
+
+Every value drawn here fits its field and comes back from the wire as it was: text without NUL and within the field's
+length, numbers that a float32 holds. NaN is left out, since it is not equal to itself.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from cti_mqtt.cti.codes import (
+    AssignResult,
+    ChannelStatus,
+    ConnectResult,
+    LoginResult,
+    Selection,
+    SetMetaVariableResult,
+    StartResult,
+    StopResult,
+    UserType,
+)
+from cti_mqtt.cti.messages.channels import (
+    AUX_KINDS,
+    AuxOption,
+    AuxReading,
+    BmsReading,
+    ChannelRecord,
+    ChannelsInfoFeedback,
+    ChannelsInfoRequest,
+    Extras,
+    SmbReading,
+)
+from cti_mqtt.cti.messages.service import UnknownCommandFeedback
+from cti_mqtt.cti.messages.session import ConnectFeedback, ConnectRequest, LoginFeedback, LoginRequest
+from cti_mqtt.cti.messages.tests import (
+    AssignFeedback,
+    AssignRequest,
+    StartFeedback,
+    StartRequest,
+    StopFeedback,
+    StopRequest,
+)
+from cti_mqtt.cti.messages.variables import SetMetaVariableFeedback, SetMetaVariableRequest
+
+QUICK = settings(max_examples=40, deadline=None, database=None)
+
+U8 = st.integers(0, 0xFF)
+U16 = st.integers(0, 0xFFFF)
+U32 = st.integers(0, 0xFFFF_FFFF)
+I16 = st.integers(-0x8000, 0x7FFF)
+I32 = st.integers(-0x8000_0000, 0x7FFF_FFFF)
+F32 = st.floats(width=32, allow_nan=False)
+F64 = st.floats(allow_nan=False)
+FLAG = st.booleans()
+
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
+
+
+def _fitting(encoding: str, size: int) -> Callable[[str], str]:
+    return lambda text: text.encode(encoding)[:size].decode(encoding, "ignore")
+
+
+def char(size: int, *, may_fill: bool = False) -> st.SearchStrategy[str]:
+    """Text for a `char[size]`, short or as long as fits."""
+    room = size if may_fill else size - 1
+    return TEXT.map(_fitting("utf-8", room)) | st.just("x" * room)
+
+
+def wchar(size: int) -> st.SearchStrategy[str]:
+    """Text for a `wchar[size]`, short or as long as fits."""
+    room = size - 1
+    return TEXT.map(_fitting("utf-16-le", 2 * room)) | st.just("\u03a9" * room)
+
+
+def ipv4() -> st.SearchStrategy[str]:
+    return st.tuples(U8, U8, U8, U8).map(lambda parts: ".".join(map(str, parts)))
+
+
+AUX_READINGS = st.builds(AuxReading, F32, F32)
+EXTRAS = st.builds(
+    Extras,
+    st.dictionaries(st.sampled_from(AUX_KINDS), st.lists(AUX_READINGS, min_size=1, max_size=3).map(tuple)),
+    st.lists(st.builds(BmsReading, U32, F64, TEXT), max_size=3).map(tuple),
+    st.lists(st.builds(SmbReading, U32, F64 | TEXT, TEXT), max_size=3).map(tuple),
+)
+
+CHANNEL_RECORDS = st.builds(
+    ChannelRecord,
+    channel=U32,
+    status=I16.map(ChannelStatus),
+    comm_failure=FLAG,
+    schedule=wchar(200),
+    test_name=wchar(72),
+    exit_condition=char(100),
+    step_and_cycle=char(64),
+    barcode=wchar(72),
+    can_config=wchar(200),
+    smb_config=wchar(200),
+    master_channel=U16,
+    test_time=F64,
+    step_time=F64,
+    voltage=F32,
+    current=F32,
+    power=F32,
+    charge_capacity=F32,
+    discharge_capacity=F32,
+    charge_energy=F32,
+    discharge_energy=F32,
+    internal_resistance=F32,
+    dvdt=F32,
+    acr=F32,
+    aci=F32,
+    aci_phase=F32,
+    extras=EXTRAS,
+)
+
+REQUESTS: dict[type[Any], st.SearchStrategy[Any]] = {
+    LoginRequest: st.builds(LoginRequest, char(32, may_fill=True), char(32, may_fill=True)),
+    ConnectRequest: st.builds(ConnectRequest, U32),
+    ChannelsInfoRequest: st.builds(
+        ChannelsInfoRequest, I16, I16.map(Selection), st.integers(0, 7).map(lambda bits: AuxOption(bits << 8))
+    ),
+    AssignRequest: st.builds(
+        AssignRequest, I32, FLAG, wchar(200), F32, wchar(72), st.lists(F32, min_size=16, max_size=16).map(tuple)
+    ),
+    StartRequest: st.builds(StartRequest, wchar(72), st.lists(U16, max_size=20).map(tuple)),
+    StopRequest: st.builds(StopRequest, U32, FLAG),
+    SetMetaVariableRequest: st.builds(SetMetaVariableRequest, U32, I32, I32, I32, F32),
+}
+
+FEEDBACKS: dict[type[Any], st.SearchStrategy[Any]] = {
+    LoginFeedback: st.builds(
+        LoginFeedback,
+        result=U32.map(LoginResult),
+        ip=ipv4(),
+        serial=char(16),
+        note=char(256),
+        nickname=wchar(1024),
+        location=wchar(1024),
+        emergency_contact=wchar(1024),
+        comments=wchar(1024),
+        email=wchar(64),
+        phone=wchar(16),
+        itac=U32,
+        version=U32,
+        allow_control=FLAG,
+        channel_count=U32,
+        user_type=U32.map(UserType),
+        picture=st.binary(max_size=100),
+    ),
+    ConnectFeedback: st.builds(ConnectFeedback, U32, U32.map(ConnectResult)),
+    ChannelsInfoFeedback: st.builds(ChannelsInfoFeedback, st.lists(CHANNEL_RECORDS, max_size=2).map(tuple)),
+    AssignFeedback: st.builds(AssignFeedback, I32, U8.map(AssignResult)),
+    StartFeedback: st.builds(StartFeedback, I32, U8.map(StartResult)),
+    StopFeedback: st.builds(StopFeedback, I32, U8.map(StopResult)),
+    SetMetaVariableFeedback: st.builds(SetMetaVariableFeedback, I32, U8.map(SetMetaVariableResult)),
+    UnknownCommandFeedback: st.builds(UnknownCommandFeedback, U32, U32),
+}
+
+MESSAGES = REQUESTS | FEEDBACKS
+
+
+def messages(cls: type[Any]) -> st.SearchStrategy[Any]:
+    """Messages of one class."""
+    return MESSAGES[cls]
+
+
+@st.composite
+def split(draw: st.DrawFn, data: bytes, most: int = 8) -> list[bytes]:
+    """The same bytes in segments, some of them possibly empty."""
+    cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=most)))
+    return [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]

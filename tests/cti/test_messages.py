@@ -1,0 +1,493 @@
+"""Every message against bytes written by hand from the document, and against everything that fits its fields."""
+
+import dataclasses
+import itertools
+import math
+import traceback
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cti_mqtt.cti.codes import AssignResult, ChannelStatus, ConnectResult, StartResult
+from cti_mqtt.cti.commands import BY_CLASS, BY_CODE, BY_REQUEST_CLASS, COMMANDS, UNKNOWN_COMMAND
+from cti_mqtt.cti.frame import Direction
+from cti_mqtt.cti.layout import CountedRecords
+from cti_mqtt.cti.messages.channels import (
+    AUX_KINDS,
+    NO_EXTRAS,
+    RECORD_WITHOUT_UNITS,
+    AuxOption,
+    AuxReading,
+    BmsReading,
+    ChannelRecord,
+    ChannelsInfoFeedback,
+    ChannelsInfoRequest,
+    Extras,
+    ExtrasCodec,
+    SmbReading,
+)
+from cti_mqtt.cti.messages.session import LoginFeedback, LoginRequest
+from cti_mqtt.cti.messages.tests import AssignRequest, StartRequest, StopRequest
+from cti_mqtt.cti.messages.variables import SetMetaVariableRequest
+from cti_mqtt.cti.stream import pack_message
+from cti_mqtt.errors import InvalidRequestError, ProtocolError
+from tests.cti import golden
+from tests.cti.golden import GOLDEN, Golden, by_name, char, f32, f64, u16, u32, wchar
+from tests.cti.strategies import CHANNEL_RECORDS, EXTRAS, MESSAGES, QUICK
+
+
+def layout_of(message: Any) -> Any:
+    return BY_CLASS[type(message)][1].layout
+
+
+def arguments(message: Any) -> bytes:
+    return pack_message(message)[20:-2]
+
+
+def changed(message: Any, **fields: Any) -> Any:
+    if isinstance(message, ChannelRecord):
+        return ChannelsInfoFeedback((message._replace(**fields),))
+    return dataclasses.replace(message, **fields)
+
+
+# --- by hand ---
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case.name)
+def test_message_becomes_these_bytes(case: Golden) -> None:
+    assert pack_message(case.message) == case.frame
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case.name)
+def test_these_bytes_become_the_message(case: Golden) -> None:
+    message_type = BY_CODE[case.direction][case.code]
+    message = message_type.layout.unpack(case.arguments)
+    assert type(message) is message_type.cls
+    assert message == case.message
+
+
+def test_every_message_has_bytes_by_hand() -> None:
+    assert {type(case.message) for case in GOLDEN} == set(BY_CLASS) == set(MESSAGES)
+
+
+def test_every_field_differs_from_its_neighbours() -> None:
+    """Else two fields of the same type could be swapped unseen."""
+    for message in (golden.LOGIN_FEEDBACK, golden.RECORD):
+        values = [str(getattr(message, name)) for name in type(message).__annotations__]
+        assert all(first != second for first, second in itertools.pairwise(values))
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("LoginRequest", 86),
+        ("LoginFeedback", 8678),
+        ("LoginFeedback-picture", 8678 + 6),
+        ("ChannelsInfoRequest", 62),
+        ("ChannelsInfoFeedback", 1779),
+        ("AssignRequest", 671),
+        ("AssignFeedback", 128),
+        ("StartRequest", 172),
+        ("StartRequest-none", 170),
+        ("StartRequest-three", 176),
+        ("StartFeedback", 128),
+        ("StopRequest", 128),
+        ("StopFeedback", 128),
+        ("SetMetaVariableRequest", 74),
+        ("SetMetaVariableFeedback", 128),
+        ("ConnectRequest", 58),
+        ("ConnectFeedback", 62),
+        ("UnknownCommandFeedback", 158),
+    ],
+)
+def test_frame_sizes(name: str, size: int) -> None:
+    case = by_name(name)
+    frame = pack_message(case.message)
+    assert len(frame) == size
+    assert int.from_bytes(frame[8:12], "little") == (size - 12 if case.direction is Direction.REQUEST else size)
+
+
+def test_sixteen_records_are_as_long_as_the_captured_ones() -> None:
+    assert len(pack_message(ChannelsInfoFeedback((golden.RECORD,) * 16))) == 28_074
+
+
+def test_only_these_are_of_fixed_size() -> None:
+    variable = {cls.__name__ for cls, (_, message_type) in BY_CLASS.items() if message_type.layout.fixed_size is None}
+    assert variable == {"LoginFeedback", "ChannelsInfoFeedback", "StartRequest"}
+
+
+# --- whatever fits ---
+
+
+@pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)
+@QUICK
+@given(data=st.data())
+def test_message_comes_back(cls: type[Any], data: st.DataObject) -> None:
+    message = data.draw(MESSAGES[cls])
+    packed = layout_of(message).pack(message)
+    assert layout_of(message).unpack(packed) == message
+    assert BY_CLASS[cls][1].believes(22 + len(packed))
+
+
+@pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)
+@QUICK
+@given(data=st.data())
+def test_truncated_and_foreign_bytes_are_protocol_errors_at_worst(cls: type[Any], data: st.DataObject) -> None:
+    message = data.draw(MESSAGES[cls])
+    packed = bytearray(layout_of(message).pack(message))
+    for index in data.draw(st.lists(st.integers(0, len(packed) - 1), max_size=4)):
+        packed[index] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(packed)))
+    for damaged in (bytes(packed), bytes(packed[:cut]), bytes(packed) + b"\0"):
+        try:
+            read = layout_of(message).unpack(damaged)
+        except ProtocolError:
+            continue
+        assert type(read) is cls
+
+
+# --- the table of commands ---
+
+
+def test_table_of_commands_is_whole() -> None:
+    assert {command.request.cls for command in COMMANDS} == set(BY_REQUEST_CLASS)
+    for command in COMMANDS:
+        assert BY_CODE[Direction.REQUEST][command.request.code] is command.request
+        assert BY_CODE[Direction.FEEDBACK][command.feedback.code] is command.feedback
+        assert command.feedback.cls.__name__ == command.request.cls.__name__.replace("Request", "Feedback")
+        assert command.feedback.code.name == f"{command.request.code.name}_FEEDBACK"
+    assert BY_CODE[Direction.FEEDBACK][0xBB111111] is UNKNOWN_COMMAND
+    assert len(BY_CODE[Direction.FEEDBACK]) == len(COMMANDS) + 1
+
+
+def test_what_moves_something_is_a_control_command() -> None:
+    control = {command.request.cls.__name__ for command in COMMANDS if command.control}
+    assert control == {"AssignRequest", "StartRequest", "StopRequest", "SetMetaVariableRequest"}
+
+
+# --- text ---
+
+LOGIN = LoginRequest("user", "password")
+TEXT_FIELDS = [
+    *[(LOGIN, "user", "utf-8", 32), (LOGIN, "password", "utf-8", 32)],
+    *[(golden.LOGIN_FEEDBACK, "serial", "utf-8", 15), (golden.LOGIN_FEEDBACK, "note", "utf-8", 255)],
+    *[
+        (golden.LOGIN_FEEDBACK, name, "utf-16", 1023)
+        for name in ("nickname", "location", "emergency_contact", "comments")
+    ],
+    *[(golden.LOGIN_FEEDBACK, "email", "utf-16", 63), (golden.LOGIN_FEEDBACK, "phone", "utf-16", 15)],
+    *[
+        (AssignRequest(0, False, "a"), "schedule", "utf-16", 199),
+        (AssignRequest(0, False, "a"), "barcode", "utf-16", 71),
+    ],
+    (StartRequest("a", (0,)), "test_name", "utf-16", 71),
+    *[(golden.RECORD, name, "utf-16", 199) for name in ("schedule", "can_config", "smb_config")],
+    *[(golden.RECORD, name, "utf-16", 71) for name in ("test_name", "barcode")],
+    *[(golden.RECORD, "exit_condition", "utf-8", 99), (golden.RECORD, "step_and_cycle", "utf-8", 63)],
+]
+
+
+@pytest.mark.parametrize(
+    ("message", "field", "encoding", "limit"),
+    [pytest.param(*row, id=f"{type(row[0]).__name__}.{row[1]}") for row in TEXT_FIELDS],
+)
+def test_text_limits(message: Any, field: str, encoding: str, limit: int) -> None:
+    units_of_emoji = 4 if encoding == "utf-8" else 2
+    fitting = ["x" * limit, "😀" * (limit // units_of_emoji)]
+    for text in fitting:
+        whole = changed(message, **{field: text})
+        assert layout_of(whole).unpack(arguments(whole)) == whole
+    for text, reason in (
+        ("x" * (limit + 1), f"text is too long: {limit + 1} units, at most {limit} fit"),
+        ("😀" * (limit // units_of_emoji + 1), f"at most {limit} fit"),
+        ("a\0", "text must not contain a NUL character"),
+        ("\ud800", "text is not valid Unicode"),
+    ):
+        with pytest.raises(InvalidRequestError) as caught:
+            pack_message(changed(message, **{field: text}))
+        assert f"{field}: " in str(caught.value)
+        assert reason in str(caught.value)
+
+
+def test_table_of_texts_is_whole() -> None:
+    listed = {(type(message), field) for message, field, _, _ in TEXT_FIELDS}
+    types = [*BY_CLASS, ChannelRecord]
+    texts = {
+        (cls, name)
+        for cls in types
+        for name, hint in cls.__annotations__.items()
+        if getattr(hint, "__origin__", None) is str and name != "ip"
+    }
+    assert listed == texts
+
+
+def test_stale_bytes_behind_a_nul() -> None:
+    record = bytearray(golden.RECORD_FIXED + golden.NO_COUNTS)
+    record[7:407] = "short\0of a longer name".encode("utf-16-le").ljust(400, b"s")
+    record[551:651] = b"exit\0\xff\xfe stale".ljust(100, b"x")
+    (read,) = layout_of(ChannelsInfoFeedback(())).unpack(u32(1) + record).records
+    assert (read.schedule, read.exit_condition) == ("short", "exit")
+    assert (read.test_name, read.step_and_cycle) == (golden.RECORD.test_name, golden.RECORD.step_and_cycle)
+
+
+# --- numbers ---
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        (ChannelsInfoRequest(channel=0x8000), "channel"),
+        (ChannelsInfoRequest(channel=-0x8001), "channel"),
+        (AssignRequest(0x8000_0000, False, "a"), "channel"),
+        (AssignRequest(0, False, "a", 1e39), "capacity"),
+        (AssignRequest(0, False, "a", meta_variables=(1.0,) * 15), "meta_variables"),
+        (AssignRequest(0, False, "a", meta_variables=(1.0,) * 15 + (-1e39,)), "meta_variables"),
+        (StartRequest("a", (0x1_0000,)), "channels"),
+        (StartRequest("a", (0, -1)), "channels"),
+        (StopRequest(-1), "channel"),
+        (StopRequest(0x1_0000_0000), "channel"),
+        (SetMetaVariableRequest(0, 1, 52, 1, 3.5e38), "value"),
+        (SetMetaVariableRequest(-1, 1, 52, 1, 0.0), "channel"),
+        (SetMetaVariableRequest(0, 1, 0x8000_0000, 1, 0.0), "meta_code"),
+        (changed(golden.RECORD, status=ChannelStatus(40_000)), "status"),
+        (changed(golden.RECORD, voltage=1e300), "voltage"),
+        (changed(golden.RECORD, master_channel=65_536), "master_channel"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_number_without_a_place_names_its_field(message: Any, field: str) -> None:
+    with pytest.raises(InvalidRequestError, match=rf"(^|: ){field}: "):
+        pack_message(message)
+
+
+@pytest.mark.parametrize(
+    "ip",
+    ["", "1.2.3", "1.2.3.4.5", "1.2.3.256", "1.2.3.-1", "a.b.c.d", "1.2.3.", "1..2.3", " 1.2.3.4", "+1.2.3.4", "::1"],
+)
+def test_wrong_ip_text(ip: str) -> None:
+    with pytest.raises(InvalidRequestError, match=r"^ip: .* is not an IPv4 address"):
+        pack_message(changed(golden.LOGIN_FEEDBACK, ip=ip))
+
+
+@pytest.mark.parametrize(("index", "code"), [(1, 52), (4, 55), (5, 105), (16, 116)])
+def test_meta_variable_by_its_index(index: int, code: int) -> None:
+    assert SetMetaVariableRequest.of(3, index, 0.5) == SetMetaVariableRequest(3, 1, code, 1, 0.5)
+
+
+@pytest.mark.parametrize("index", [0, 17])
+def test_no_such_meta_variable(index: int) -> None:
+    with pytest.raises(ValueError, match="does not exist"):
+        SetMetaVariableRequest.of(3, index, 0.5)
+
+
+@pytest.mark.parametrize("bits", [0, 0x100, 0x700, 0x1, 0xFFFF_FFFF, 0x8000_0200])
+def test_options_nobody_knows_ask_for_nothing(bits: int) -> None:
+    request = layout_of(ChannelsInfoRequest()).unpack(golden.i16(0) + golden.i16(1) + u32(bits) + bytes(32))
+    assert request.aux_options == bits & 0x700
+    assert isinstance(request.aux_options, AuxOption)
+
+
+def test_options_of_any_peer_leave_no_trace() -> None:
+    layout = layout_of(ChannelsInfoRequest())
+    before = len(AuxOption._value2member_map_)
+    for bits in range(1, 256):
+        layout.unpack(golden.i16(0) + golden.i16(1) + u32(bits | 0x700) + bytes(32))
+    assert len(AuxOption._value2member_map_) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "offset", "size", "field", "expected"),
+    [
+        ("ChannelsInfoFeedback", 8, 2, "status", ChannelStatus(0x7777)),
+        ("AssignFeedback", 4, 1, "result", AssignResult(0x77)),
+        ("StartFeedback", 4, 1, "result", StartResult(0x77)),
+        ("ConnectFeedback", 4, 4, "result", ConnectResult(0x77777777)),
+    ],
+)
+def test_unknown_codes_pass_both_ways(name: str, offset: int, size: int, field: str, expected: Any) -> None:
+    case = by_name(name)
+    data = bytearray(case.arguments)
+    data[offset : offset + size] = b"\x77" * size
+    message = layout_of(case.message).unpack(bytes(data))
+    (value,) = [getattr(part, field) for part in getattr(message, "records", [message])]
+    assert type(value) is type(expected)
+    assert value == expected
+    assert not value.known
+    assert arguments(message) == bytes(data)
+
+
+# --- the password ---
+
+
+@pytest.mark.parametrize("text", ["secret", "it's", "\ud800secret", "\0secret", "secret" * 9])
+def test_password_is_never_shown(text: str) -> None:
+    request = LoginRequest("admin", text)
+    assert repr(request) == str(request) == "LoginRequest(user='admin', password=***)"
+    assert text not in f"{[request]} {request!s:>10}"
+
+
+@pytest.mark.parametrize("text", ["secret\ud800", "secret\0", "secret" * 9], ids=["surrogate", "NUL", "too long"])
+def test_refused_password_is_never_shown(text: str) -> None:
+    with pytest.raises(InvalidRequestError, match=r"^password: ") as caught:
+        pack_message(LoginRequest("admin", text))
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "secret" not in "".join(traceback.format_exception_only(error))
+        assert not any("secret" in str(value) for value in (*error.args, *vars(error).values()))
+        assert not isinstance(error, UnicodeError)
+        error = error.__cause__
+
+
+# --- auxiliaries, BMS and SMB ---
+
+WITH_UNITS, WITHOUT_UNITS = ExtrasCodec(units=True), ExtrasCodec(units=False)
+
+
+def feedback_of(*extras: bytes) -> bytes:
+    return u32(len(extras)) + b"".join(golden.RECORD_FIXED + extra for extra in extras)
+
+
+def read_extras(*extras: bytes) -> list[Extras]:
+    feedback = layout_of(ChannelsInfoFeedback(())).unpack(feedback_of(*extras))
+    assert all(record._replace(extras=NO_EXTRAS) == golden.RECORD for record in feedback.records)
+    return [record.extras for record in feedback.records]
+
+
+def counts(bms: int = 0, smb: int = 0, **aux: int) -> bytes:
+    return b"".join(u16(aux.get(kind, 0)) for kind in golden.AUX) + u16(bms) + u16(smb)
+
+
+@pytest.mark.parametrize("kind", AUX_KINDS)
+def test_each_kind_of_auxiliary(kind: str) -> None:
+    extras = Extras({kind: (AuxReading(1.5, -0.5), AuxReading(2.5, 0.25))})
+    packed = counts(**{kind: 2}) + f32(1.5, -0.5, 2.5, 0.25)
+    assert WITH_UNITS.pack(extras) == WITHOUT_UNITS.pack(extras) == packed
+    assert read_extras(packed) == [extras]
+
+
+def test_everything_at_once_with_units() -> None:
+    assert WITH_UNITS.pack(golden.EXTRAS) == golden.EXTRAS_BYTES
+    assert read_extras(golden.EXTRAS_BYTES, golden.EXTRAS_BYTES) == [golden.EXTRAS, golden.EXTRAS]
+
+
+def test_everything_at_once_without_units() -> None:
+    assert WITHOUT_UNITS.pack(golden.EXTRAS_WITHOUT_UNITS) == golden.EXTRAS_BYTES_WITHOUT_UNITS
+    assert read_extras(golden.EXTRAS_BYTES_WITHOUT_UNITS, golden.NO_COUNTS) == [golden.EXTRAS_WITHOUT_UNITS, NO_EXTRAS]
+
+
+def test_without_units_a_number_is_unknown() -> None:
+    packed = counts(smb=1) + u32(4) + u32(0)
+    ((reading,),) = [extras.smb for extras in read_extras(packed)]
+    assert (reading.index, reading.unit) == (4, "")
+    assert isinstance(reading.value, float)
+    assert math.isnan(reading.value)
+    assert WITHOUT_UNITS.pack(Extras(smb=(SmbReading(4, 1.5, "V"),))) == packed
+
+
+def test_undecodable_units_are_replaced() -> None:
+    packed = counts(bms=1, smb=1) + u32(1) + f64(2.0) + b"\xb0C\0" + u32(3) + u32(1) + b"\xff\0" + b"\xfe\0"
+    assert read_extras(packed) == [Extras({}, (BmsReading(1, 2.0, "\ufffdC"),), (SmbReading(3, "\ufffd", "\ufffd"),))]
+
+
+MALFORMED = {
+    "counts cut": golden.NO_COUNTS[:-1],
+    "counts missing": b"",
+    "aux cut": counts(voltage=1) + f32(1.0),
+    "aux cut by a byte": counts(voltage=1, density=1) + bytes(15),
+    "aux announced by the thousand": counts(ph=65535) + bytes(8),
+    "bms cut in its number": counts(bms=1) + u32(1) + bytes(7),
+    "bms without anything": counts(bms=1),
+    "bms by the thousand": counts(bms=65535) + u32(1) + f64(1.0) + b"V\0",
+    "smb cut in its head": counts(smb=1) + u32(1),
+    "smb cut in its number": counts(smb=1) + u32(1) + u32(0) + bytes(7),
+    "smb text without NUL": counts(smb=1) + u32(1) + u32(1) + b"text",
+    "smb unit without NUL": counts(smb=1) + u32(1) + u32(0) + f64(1.0) + b"mV",
+    "smb of unknown type": counts(smb=1) + u32(1) + u32(2) + f64(1.0) + b"mV\0",
+    "smb by the thousand": counts(smb=65535) + u32(1) + u32(0) + f64(1.0) + b"mV\0",
+    "a byte too many": golden.NO_COUNTS + b"\0",
+    "a byte behind extras": golden.EXTRAS_BYTES + b"\0",
+}
+
+
+@pytest.mark.parametrize("extras", MALFORMED.values(), ids=MALFORMED.keys())
+def test_malformed_extras_are_protocol_errors(extras: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        read_extras(extras)
+    with pytest.raises(ProtocolError):
+        read_extras(golden.NO_COUNTS, extras)
+
+
+def test_both_forms_in_one_frame_are_refused() -> None:
+    """One server writes one form."""
+    with pytest.raises(ProtocolError):
+        read_extras(golden.EXTRAS_BYTES, golden.EXTRAS_BYTES_WITHOUT_UNITS)
+
+
+@pytest.mark.parametrize("records", [2, 0xFFFF_FFFF], ids=["one", "4 billion"])
+def test_more_records_announced_than_present(records: int) -> None:
+    with pytest.raises(ProtocolError):
+        layout_of(ChannelsInfoFeedback(())).unpack(u32(records) + golden.RECORD_FIXED + golden.NO_COUNTS)
+
+
+@QUICK
+@given(EXTRAS, st.data())
+def test_cut_extras_are_protocol_errors(extras: Extras, data: st.DataObject) -> None:
+    packed = WITH_UNITS.pack(extras)
+    size = data.draw(st.integers(0, len(packed) - 1))
+    with pytest.raises(ProtocolError):
+        WITH_UNITS.unpack_from(packed[:size], 0)
+
+
+@QUICK
+@given(st.lists(CHANNEL_RECORDS, max_size=2))
+def test_records_without_units_come_back(records: list[ChannelRecord]) -> None:
+    stripped = [
+        record._replace(
+            extras=Extras(
+                record.extras.aux,
+                tuple(BmsReading(bms.index, bms.value, "") for bms in record.extras.bms),
+                tuple(SmbReading(smb.index, "", "") for smb in record.extras.smb),
+            )
+        )
+        for record in records
+    ]
+    codec = CountedRecords(RECORD_WITHOUT_UNITS)
+    packed = codec.pack(tuple(stripped))
+    assert codec.unpack_from(packed, 0) == (tuple(stripped), len(packed))
+    assert layout_of(ChannelsInfoFeedback(())).unpack(packed).records == tuple(stripped)
+
+
+@pytest.mark.parametrize(
+    ("extras", "reason"),
+    [
+        (Extras({"voltage": (AuxReading(1e39, 0.0),)}), "too large"),
+        (Extras({"voltage": (AuxReading(0.0, 0.0),) * 65_536}), "format requires"),
+        (Extras({"Voltage": (AuxReading(0.0, 0.0),)}), "no such auxiliaries: Voltage"),
+        (Extras(bms=(BmsReading(-1, 0.0, "V"),)), "argument out of range|format requires"),
+        (Extras(bms=(BmsReading(1, 0.0, "V\0"),)), "NUL"),
+        (Extras(bms=(BmsReading(1, 0.0, "\ud800"),)), "not valid Unicode"),
+        (Extras(smb=(SmbReading(1, "\0", "V"),)), "NUL"),
+        (Extras(smb=(SmbReading(1 << 32, 0.0, "V"),)), "argument out of range|format requires"),
+        (Extras(smb=(SmbReading(1, 10**400, "V"),)), "too large|not a float"),
+    ],
+    ids=["float32", "too many", "kind", "index", "NUL", "surrogate", "SMB text", "SMB index", "SMB number"],
+)
+def test_extras_without_a_place(extras: Extras, reason: str) -> None:
+    with pytest.raises(InvalidRequestError, match=rf"extras: .*({reason})"):
+        pack_message(changed(golden.RECORD, extras=extras))
+
+
+def test_picture_must_be_as_long_as_announced() -> None:
+    layout = layout_of(golden.LOGIN_FEEDBACK)
+    for picture in (u32(3) + b"ab", u32(1) + b"ab", u32(0xFFFF_FFFF) + b"ab", b"", b"\0"):
+        with pytest.raises(ProtocolError):
+            layout.unpack(golden.LOGIN_FEEDBACK_FIXED + picture)
+
+
+def test_texts_of_the_golden_frames_differ_in_encoding() -> None:
+    """A `char` read as a `wchar` would still be text: the helpers must not agree on that."""
+    assert char("ab", 4) == b"ab\0\0"
+    assert wchar("ab", 4) == b"a\0b\0\0\0\0\0"
+    assert isinstance(by_name("LoginFeedback").message, LoginFeedback)
