@@ -1,0 +1,110 @@
+"""Real brokers on free ports of loopback."""
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from cti_mqtt.cli.embedded_broker import embedded_broker
+
+HOST = "127.0.0.1"
+SEARCH_PATH = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin" + os.pathsep + "/usr/local/sbin"
+MOSQUITTO = shutil.which("mosquitto", path=SEARCH_PATH)
+
+needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
+
+
+@dataclass(frozen=True)
+class BrokerKind:
+    """A broker and the protocol to speak with it."""
+
+    name: Literal["amqtt", "mosquitto"]
+    protocol: Literal[5, "3.1.1"]
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.protocol}"
+
+
+AMQTT = BrokerKind("amqtt", "3.1.1")
+MOSQUITTO_5 = BrokerKind("mosquitto", 5)
+MOSQUITTO_311 = BrokerKind("mosquitto", "3.1.1")
+ALL_KINDS = [
+    pytest.param(AMQTT, id=str(AMQTT)),
+    pytest.param(MOSQUITTO_5, id=str(MOSQUITTO_5), marks=needs_mosquitto),
+    pytest.param(MOSQUITTO_311, id=str(MOSQUITTO_311), marks=needs_mosquitto),
+]
+
+
+def free_port() -> int:
+    """A port that nobody uses just now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+async def wait_listening(port: int, timeout_s: float = 10.0) -> None:
+    """Until somebody listens."""
+    async with asyncio.timeout(timeout_s):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(HOST, port)
+            except OSError:
+                await asyncio.sleep(0.02)
+            else:
+                writer.close()
+                await writer.wait_closed()
+                return
+
+
+class Mosquitto:
+    """A Mosquitto process that can be stopped and started on the same port."""
+
+    def __init__(self, folder: Path, extra: str = "", listener: str = "", *, anonymous: bool = True) -> None:
+        self.port = free_port()
+        self._config = folder / "mosquitto.conf"
+        self._log = folder / "mosquitto.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        user = "user root\n" if hasattr(os, "geteuid") and os.geteuid() == 0 else ""
+        self._config.write_text(
+            f"{user}{extra}\nlistener {self.port} {HOST}\nallow_anonymous {'true' if anonymous else 'false'}\n{listener}\n"
+        )
+
+    async def start(self) -> None:
+        """Start, and wait until it listens."""
+        assert MOSQUITTO is not None
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [MOSQUITTO, "-v", "-c", str(self._config)], stdout=log, stderr=subprocess.STDOUT
+            )
+        await wait_listening(self.port)
+
+    async def stop(self) -> None:
+        """End it."""
+        if self._process is not None:
+            self._process.terminate()
+            await asyncio.to_thread(self._process.wait, 10)
+            self._process = None
+
+
+@asynccontextmanager
+async def broker_of_kind(kind: BrokerKind, folder: Path, **options: str) -> AsyncIterator[int]:
+    """A running broker; its port."""
+    if kind.name == "amqtt":
+        port = free_port()
+        async with embedded_broker(HOST, port):
+            yield port
+        return
+    mosquitto = Mosquitto(folder, **options)
+    await mosquitto.start()
+    try:
+        yield mosquitto.port
+    finally:
+        await mosquitto.stop()
