@@ -1,0 +1,173 @@
+"""Retained commands: the rules as a table, and on real brokers with the trap of the empty stop in it."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from cti_mqtt.bridge.retained import ECHO_WITHIN_S, Judgement, RetainedGuard
+from tests.support.brokers import MOSQUITTO_5, BrokerKind, broker_of_kind, needs_mosquitto
+from tests.support.observer import Observer
+from tests.support.rig import rig, settings, simulated
+
+STOP, START = "cti/arbin1/channel/1/command/stop", "cti/arbin1/channel/1/command/start"
+TAKE, REFUSE, SWALLOW = Judgement.TAKE, Judgement.REFUSE, Judgement.SWALLOW
+TAKE_AND_CLEAR, REFUSE_AND_CLEAR = Judgement.TAKE_AND_CLEAR, Judgement.REFUSE_AND_CLEAR
+
+
+class Watch:
+    """Time that stands until it is moved."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "retain", "on_5", "on_311"),
+    [
+        pytest.param(STOP, b"", False, TAKE, TAKE, id="an empty stop"),
+        pytest.param(STOP, b"x", False, TAKE, TAKE, id="a stop with a payload"),
+        pytest.param(START, b"{}", False, TAKE, TAKE, id="a start"),
+        pytest.param(STOP, b"x", True, TAKE_AND_CLEAR, REFUSE_AND_CLEAR, id="a retained stop"),
+        pytest.param(START, b"{}", True, REFUSE_AND_CLEAR, REFUSE_AND_CLEAR, id="a retained start"),
+        pytest.param(STOP, b"", True, TAKE, REFUSE, id="somebody clears a stop: nothing is stored"),
+        pytest.param(START, b"", True, REFUSE, REFUSE, id="somebody clears a start: nothing is stored"),
+    ],
+)
+def test_rules(topic: str, payload: bytes, retain: bool, on_5: Judgement, on_311: Judgement) -> None:
+    for five, expected in ((True, on_5), (False, on_311)):
+        guard = RetainedGuard(Watch(), protocol_5=five)
+        assert guard.judge(topic, payload, retain=retain, is_stop=topic == STOP) is expected
+
+
+class TestTheEmptyMessageThatClears:
+    def test_exactly_one_is_swallowed_on_311(self) -> None:
+        guard = RetainedGuard(Watch(), protocol_5=False)
+        guard.cleared(STOP)
+        assert guard.judge(STOP, b"", retain=False, is_stop=True) is SWALLOW
+        assert guard.judge(STOP, b"", retain=False, is_stop=True) is TAKE
+
+    def test_two_clearings_have_two_echoes(self) -> None:
+        guard = RetainedGuard(Watch(), protocol_5=False)
+        guard.cleared(STOP)
+        guard.cleared(STOP)
+        judged = [guard.judge(STOP, b"", retain=False, is_stop=True) for _ in range(3)]
+        assert judged == [SWALLOW, SWALLOW, TAKE]
+
+    def test_a_stop_with_a_payload_is_never_an_echo(self) -> None:
+        guard = RetainedGuard(Watch(), protocol_5=False)
+        guard.cleared(STOP)
+        assert guard.judge(STOP, b"now", retain=False, is_stop=True) is TAKE
+
+    def test_other_topics_have_no_echo(self) -> None:
+        guard = RetainedGuard(Watch(), protocol_5=False)
+        guard.cleared(START)
+        assert guard.judge(STOP, b"", retain=False, is_stop=True) is TAKE
+
+    def test_an_echo_that_did_not_come_is_not_waited_for(self) -> None:
+        watch = Watch()
+        guard = RetainedGuard(watch, protocol_5=False)
+        guard.cleared(STOP)
+        watch.now += ECHO_WITHIN_S + 0.1
+        assert guard.judge(STOP, b"", retain=False, is_stop=True) is TAKE
+
+    def test_no_echo_outlives_its_connection(self) -> None:
+        guard = RetainedGuard(Watch(), protocol_5=False)
+        guard.cleared(STOP)
+        guard.new_connection()
+        assert guard.judge(STOP, b"", retain=False, is_stop=True) is TAKE
+
+    def test_there_is_none_on_5(self) -> None:
+        guard = RetainedGuard(Watch(), protocol_5=True)
+        guard.cleared(STOP)
+        assert guard.judge(STOP, b"", retain=False, is_stop=True) is TAKE
+
+
+async def _stored(port: int, kind: BrokerKind, topic: str) -> list[bytes]:
+    """What the broker has stored on a topic, as a newcomer sees it."""
+    async with Observer.connect(port, kind.protocol) as newcomer:
+        newcomer.say("marker", b"x")
+        await newcomer.wait("marker")
+        return [heard.payload for heard in newcomer.on(topic) if heard.payload]
+
+
+class TestOnBrokers:
+    async def test_what_was_stored_while_the_bridge_was_away_moves_nothing(self, port: int, kind: BrokerKind) -> None:
+        async with Observer.connect(port, kind.protocol) as before:
+            for verb, body in (("start", {"test_name": "ghost", "schedule": "CCCV.sdx"}), ("stop", {"id": "old"})):
+                before.say(f"arbin1/channel/1/command/{verb}", body, retain=True)
+            await before.wait("arbin1/channel/1/command/stop")
+        async with rig(port, kind.protocol) as it:
+            await it.ready()
+            # On 3.1.1 the stored messages are delivered and refused; on 5 the subscription keeps them away.
+            if kind.protocol == "3.1.1":
+                for verb in ("start", "stop"):
+                    refused = await it.observer.wait(
+                        "arbin1/channel/1/result", lambda heard, verb=verb: heard.json["command"] == verb
+                    )
+                    assert (refused.json["outcome"], refused.json["reason"]) == ("refused", "retained")
+                    await it.observer.until(
+                        lambda verb=verb: (
+                            (last := it.observer.last(f"arbin1/channel/1/command/{verb}")) and last.payload == b""
+                        )
+                    )
+            # The empty message that cleared the stop must not have been taken for one.
+            started = await it.observer.ask("arbin1/channel/1", "start", {"test_name": "real", "schedule": "CCCV.sdx"})
+            assert started["outcome"] == "succeeded"
+            polls = len(it.observer.on("arbin1/readings"))
+            await it.observer.until(lambda: len(it.observer.on("arbin1/readings")) > polls + 2)
+            assert it.asked("stop") == []
+            assert [each["arguments"]["test_name"] for each in it.asked("start")] == ["real"]
+            assert {heard.json["reason"] for heard in it.observer.on("arbin1/channel/1/result")} <= {"retained", "ok"}
+            # And an empty stop is a stop again.
+            it.observer.say("arbin1/channel/1/command/stop", b"")
+            stopped = await it.observer.wait(
+                "arbin1/channel/1/result",
+                lambda heard: heard.json["command"] == "stop" and heard.json["reason"] != "retained",
+            )
+            assert stopped.json["outcome"] == "succeeded"
+            if kind.protocol == "3.1.1":
+                assert await _stored(port, kind, "arbin1/channel/1/command/start") == []
+                assert await _stored(port, kind, "arbin1/channel/1/command/stop") == []
+
+    async def test_published_retained_while_the_bridge_is_there(self, port: int, kind: BrokerKind) -> None:
+        async with rig(port, kind.protocol) as it:
+            await it.ready()
+            await it.observer.ask("arbin1/channel/1", "start", {"test_name": "T", "schedule": "CCCV.sdx"})
+            it.observer.say("arbin1/channel/1/command/stop", {"id": "live"}, retain=True)
+            stopped = await it.observer.wait("arbin1/channel/1/result", lambda heard: heard.json["id"] == "live")
+            assert stopped.json["outcome"] == "succeeded"  # a stop is easy, and on 3.1.1 it looks plain anyway
+            if kind.protocol == 5:
+                it.observer.say("arbin1/channel/1/command/assign", {"id": "a", "schedule": "CCCV.sdx"}, retain=True)
+                refused = await it.observer.wait("arbin1/channel/1/result", lambda heard: heard.json["id"] == "a")
+                assert (refused.json["outcome"], refused.json["reason"]) == ("refused", "retained")
+                for verb in ("stop", "assign"):
+                    await it.observer.until(
+                        lambda verb=verb: (
+                            (last := it.observer.last(f"arbin1/channel/1/command/{verb}")) and last.payload == b""
+                        )
+                    )
+                    assert await _stored(port, kind, f"arbin1/channel/1/command/{verb}") == []
+
+
+@needs_mosquitto
+async def test_two_bridges_do_not_clear_each_other_for_ever(tmp_path: Path) -> None:
+    """On MQTT 5 each hears what the other clears: an empty retained message, which leaves nothing to clear."""
+    from cti_mqtt.bridge.bridge import Bridge
+
+    async with broker_of_kind(MOSQUITTO_5, tmp_path) as port, rig(port, 5) as it, simulated() as other:
+        second = settings(port, 5, {"arbin1": other}, mqtt={"client_id": "second"})
+        stop = asyncio.Event()
+        task = asyncio.create_task(Bridge(second).run(stop))
+        await it.ready()
+        await it.observer.until(lambda: len({heard.json["boot"] for heard in it.observer.on("arbin1/readings")}) == 2)
+        it.observer.say("arbin1/channel/1/command/stop", b"now", retain=True)
+        topic = "arbin1/channel/1/command/stop"
+        await it.observer.until(lambda: len([each for each in it.observer.on(topic) if not each.payload]) >= 2)
+        polls = len(it.observer.on("arbin1/readings"))
+        await it.observer.until(lambda: len(it.observer.on("arbin1/readings")) > polls + 6)
+        assert len(it.observer.on(topic)) <= 4
+        stop.set()
+        await task
