@@ -25,6 +25,7 @@ from pydantic import (
 
 from cti_mqtt.cti.codes import META_VARIABLE_COUNT
 from cti_mqtt.errors import ConfigurationError
+from cti_mqtt.validation import describe
 
 VERBS = ("start", "stop", "assign", "set_mv")
 CYCLER_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
@@ -223,7 +224,7 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Config:
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
-        raise ConfigurationError(str(path), _describe(error) + problems) from None
+        raise ConfigurationError(str(path), describe(error) + problems) from None
     if problems:
         raise ConfigurationError(str(path), problems)
     return _resolve_paths(config, path.parent)
@@ -240,7 +241,7 @@ def load_mqtt(path: Path, environment: Mapping[str, str] | None = None) -> Mqtt:
     try:
         return _absolute_tls(MqttOnly.model_validate(data).mqtt, path.parent)
     except ValidationError as error:
-        raise ConfigurationError(str(path), _describe(error)) from None
+        raise ConfigurationError(str(path), describe(error)) from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -259,7 +260,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _secrets(path: Path, environment: Mapping[str, str] | None) -> dict[str, str]:
     beside = {key: value for key, value in dotenv_values(path.parent / ".env").items() if value}
-    return {**beside, **{key: value for key, value in (environment or os.environ).items() if value}}
+    return {
+        **beside,
+        **{key: value for key, value in (os.environ if environment is None else environment).items() if value},
+    }
 
 
 def _suffix(cycler: str) -> str:
@@ -309,27 +313,6 @@ def _missing_credentials(cyclers: Mapping[Any, Any]) -> list[str]:
             elif isinstance(value, str) and len(value.encode()) > LONGEST_CREDENTIAL:
                 problems.append(f"cyclers.{name}.{key}: too long; at most {LONGEST_CREDENTIAL} bytes fit into a login")
     return problems
-
-
-_WHAT_WOULD_BE_RIGHT = {
-    "extra_forbidden": "unknown key",
-    "missing": "missing; this key is required",
-}
-
-
-def _describe(error: ValidationError) -> list[str]:
-    """One line a mistake: its path in the file, and what would be right."""
-    lines: dict[str, None] = {}
-    for detail in error.errors(include_url=False, include_input=False):
-        path = ".".join(str(part) for part in detail["loc"] if not _is_internal(part)) or "(file)"
-        message = _WHAT_WOULD_BE_RIGHT.get(detail["type"], detail["msg"].removeprefix("Value error, "))
-        lines[f"{path}: {message}"] = None
-    return list(lines)
-
-
-def _is_internal(part: int | str) -> bool:
-    """Pydantic names the branch of a union, and `[key]` for a mapping's key: neither stands in the file."""
-    return isinstance(part, str) and (part == "[key]" or part.startswith(("tuple[", "literal[", "function-")))
 
 
 def _absolute_tls(mqtt: Mqtt, folder: Path) -> Mqtt:

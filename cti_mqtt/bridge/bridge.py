@@ -144,8 +144,8 @@ class Bridge:
         self._link.publish(Message(f"{self._topics.bridge}/info", payloads.encode(body), qos=1, retain=True))
 
     def _clear_retained(self, topic: str) -> None:
-        self._guard.cleared(topic)
-        self._link.publish(Message(topic, b"", qos=1, retain=True, keep=False))
+        if self._link.publish(Message(topic, b"", qos=1, retain=True, keep=False)):
+            self._guard.cleared(topic)
 
 
 def _control(station: Station) -> dict[str, Any]:

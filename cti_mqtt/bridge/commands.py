@@ -95,7 +95,10 @@ class Commander:
         """Carry out commands until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self._tasks = None
 
     # --- heard ---
 
@@ -239,7 +242,9 @@ class Commander:
 
     def _spawn(self, command: Command, station: Station, job: Job) -> None:
         if self._tasks is None:
-            raise AssertionError("run must be running")
+            for channel in job.channels:
+                job.answer(channel, refused("not_connected", "the bridge is about to end; nothing was sent"))
+            return
         self._unfinished[station.name] += 1
         if command.topic.verb in STATE_VERBS:
             self._busy.begin(station.name, job.channels)

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 10.0
 LONGEST_WAIT_S = 30.0  # a broker that comes back is wanted soon
 MAX_IN_PAHO = 5000  # messages that paho holds; beyond, the rules above apply
+MAX_BYTES_IN_PAHO = 16 * 1024 * 1024
 MAX_BACKLOG_BYTES = 64 * 1024 * 1024
 DRAIN_INTERVAL_S = 0.05
 FLUSH_CHECK_S = 0.01
@@ -89,13 +90,35 @@ class Subscription:
 
 @dataclass(slots=True)
 class _Session:
-    """One connection to the broker."""
+    """One connection to the broker.
+
+    Attributes:
+        early: what came before we were ready to answer: a stored message may be here before its subscription's answer.
+    """
 
     connected: asyncio.Future[tuple[bool, str]]
     lost: asyncio.Future[str]
     subscribed: asyncio.Future[str | None]
     max_packet: int | None = None
     pending: deque[tuple[MQTTMessageInfo, Message]] = field(default_factory=deque)
+    pending_bytes: int = 0
+    early: list[Incoming] | None = field(default_factory=list)
+
+    def hand_over(self, info: MQTTMessageInfo, message: Message) -> None:
+        """Remember that paho has it."""
+        self.pending.append((info, message))
+        self.pending_bytes += len(message.payload)
+
+    def in_paho(self) -> int:
+        """How many messages paho still holds."""
+        while self.pending and self.pending[0][0].is_published():
+            self.pending_bytes -= len(self.pending.popleft()[1].payload)
+        return len(self.pending)
+
+    @property
+    def congested(self) -> bool:
+        """Whether paho holds enough."""
+        return self.in_paho() >= MAX_IN_PAHO or self.pending_bytes >= MAX_BYTES_IN_PAHO
 
 
 class MqttLink:
@@ -162,7 +185,7 @@ class MqttLink:
     @property
     def queue(self) -> int:
         """Messages that the broker has not got yet."""
-        return len(self._backlog) + len(self._outdated) + self._in_paho()
+        return len(self._backlog) + len(self._outdated) + (self._session.in_paho() if self._session else 0)
 
     @property
     def max_packet(self) -> int | None:
@@ -171,14 +194,13 @@ class MqttLink:
 
     # --- publishing ---
 
-    def publish(self, message: Message) -> None:
-        """Publish, now or as soon as possible."""
+    def publish(self, message: Message) -> bool:
+        """Publish, now or as soon as possible; whether it was now."""
         if message.retain and message.keep:
             self._retained[message.topic] = message
-        congested = self._in_paho() >= MAX_IN_PAHO
-        if self._client and not congested and not (self._backlog and message.qos and not message.retain):
-            self._hand_over(message)
-        elif message.retain and message.keep:
+        if self._client and not self._congested and not (self._backlog and message.qos and not message.retain):
+            return self._hand_over(message)
+        if message.retain and message.keep:
             if self._client:
                 self._outdated[message.topic] = None
                 self._drain_soon()
@@ -186,19 +208,16 @@ class MqttLink:
             self._wait_in_backlog(message)
         else:
             self.dropped += 1
+        return False
 
-    def _in_paho(self) -> int:
-        if self._session is None:
-            return 0
-        pending = self._session.pending
-        while pending and pending[0][0].is_published():
-            pending.popleft()
-        return len(pending)
+    @property
+    def _congested(self) -> bool:
+        return self._session is not None and self._session.congested
 
-    def _hand_over(self, message: Message) -> None:
+    def _hand_over(self, message: Message) -> bool:
         client, session = self._client, self._session
         if client is None or session is None:
-            return
+            return False
         if session.max_packet and len(message.payload) + len(message.topic) + PACKET_OVERHEAD > session.max_packet:
             self.dropped += 1
             log.warning(
@@ -207,14 +226,16 @@ class MqttLink:
                 message.topic,
                 session.max_packet,
             )
-            return
+            return False
         info = client.publish(
             message.topic, message.payload, message.qos, message.retain, properties=self._properties(message)
         )
         if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
-            session.pending.append((info, message))
-        elif message.qos and message.keep and not message.retain:
+            session.hand_over(info, message)
+            return True
+        if message.qos and message.keep and not message.retain:
             self._wait_in_backlog(message)
+        return False
 
     def _properties(self, message: Message) -> Properties | None:
         if not self.protocol_5 or (message.expiry_s is None and message.correlation is None):
@@ -241,7 +262,7 @@ class MqttLink:
 
     def _drain(self) -> None:
         self._draining = False
-        while self._client and self._in_paho() < MAX_IN_PAHO:
+        while self._client and not self._congested:
             if self._outdated:
                 topic = next(iter(self._outdated))
                 del self._outdated[topic]
@@ -319,7 +340,7 @@ class MqttLink:
             client.tls_set(files["ca_file"], files["cert_file"], files["key_file"])
         if self._will:
             client.will_set(self._will.topic, self._will.payload, self._will.qos, self._will.retain)
-        _Callbacks(session, asyncio.get_running_loop(), self._on_message).install(client)
+        _Callbacks(session, asyncio.get_running_loop(), self._deliver).install(client)
         return client
 
     def _connect(self, client: Client) -> None:
@@ -353,6 +374,15 @@ class MqttLink:
         self._ready.set()
         self._on_state(True, where)  # noqa: FBT003  # the callback's one argument
         self._drain_soon()
+        early, session.early = session.early, None
+        for incoming in early or ():
+            self._on_message(incoming)
+
+    def _deliver(self, session: _Session, incoming: Incoming) -> None:
+        if session.early is None:
+            self._on_message(incoming)
+        else:
+            session.early.append(incoming)
 
     def _end(self, session: _Session) -> None:
         self._ready.clear()
@@ -390,11 +420,11 @@ class _Callbacks:
     """What paho's thread calls; everything goes on into the event loop."""
 
     def __init__(
-        self, session: _Session, loop: asyncio.AbstractEventLoop, on_message: Callable[[Incoming], None]
+        self, session: _Session, loop: asyncio.AbstractEventLoop, deliver: Callable[[_Session, Incoming], None]
     ) -> None:
         self._session = session
         self._loop = loop
-        self._deliver = on_message
+        self._deliver = deliver
 
     def install(self, client: Client) -> None:
         """Make a client call these."""
@@ -438,6 +468,7 @@ class _Callbacks:
         properties = message.properties
         self._call(
             self._deliver,
+            self._session,
             Incoming(
                 topic,
                 bytes(message.payload),

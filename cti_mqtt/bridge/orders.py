@@ -15,6 +15,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from cti_mqtt.bridge.variables import to_float32
 from cti_mqtt.cti.codes import META_VARIABLE_COUNT
+from cti_mqtt.validation import describe
 
 MAX_PAYLOAD_BYTES = 256 * 1024
 SET_MV = "set_mv"
@@ -175,7 +176,7 @@ def parse_order(verb: str, payload: bytes, *, to_cycler: bool) -> Order:
     try:
         order = ORDERS[verb].model_validate(body)
     except ValidationError as error:
-        raise MalformedError(_describe(verb, error)) from None
+        raise MalformedError("; ".join(describe(error, f"{verb} has no such field"))) from None
     _check_channels(verb, order, to_cycler=to_cycler)
     return order
 
@@ -250,18 +251,6 @@ def _check_values(order: SetMv, *, to_cycler: bool) -> None:
 def _kind(body: object) -> str:
     names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
     return names.get(type(body), "a number")
-
-
-def _describe(verb: str, error: ValidationError) -> str:
-    """All mistakes in one line."""
-    lines: dict[str, None] = {}
-    for detail in error.errors(include_url=False, include_input=False):
-        path = ".".join(str(part) for part in detail["loc"] if part != "[key]" and "[" not in str(part))
-        message = {"extra_forbidden": f"{verb} has no such field", "missing": "missing"}.get(
-            detail["type"], detail["msg"].removeprefix("Value error, ")
-        )
-        lines[f"{path}: {message}"] = None
-    return "; ".join(lines)
 
 
 # --- age ---

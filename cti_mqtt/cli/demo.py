@@ -40,8 +40,8 @@ def demo(
 async def _demo(stop: asyncio.Event, mqtt_port: int, cti_port: int, channels: int, speed: float) -> None:
     async with AsyncExitStack() as stack:
         cycler = SimulatedCycler(channels, clock=SimulatedClock(speed), users=[User(USER, PASSWORD, super_user=True)])
-        server = await stack.enter_async_context(SimulatedServer(cycler, host=HOST, port=cti_port, file_port=0))
         await stack.enter_async_context(embedded_broker(HOST, mqtt_port))
+        server = await stack.enter_async_context(SimulatedServer(cycler, host=HOST, port=cti_port, file_port=0))
         settings = _settings(mqtt_port, server.port, server.file_port)
         typer.echo(_WELCOME.format(mqtt_port=mqtt_port, cti_port=server.port, channels=channels))
         await Bridge(settings).run(stop)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from amqtt.broker import Broker
+from amqtt.errors import BrokerError
 
 
 @asynccontextmanager
@@ -22,7 +23,10 @@ async def embedded_broker(host: str = "127.0.0.1", port: int = 1883) -> AsyncIte
             "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
         }
     )
-    await broker.start()
+    try:
+        await broker.start()
+    except BrokerError as error:
+        raise OSError(f"the broker cannot listen on {host}:{port}: {error.__cause__ or error}") from error
     try:
         yield
     finally:

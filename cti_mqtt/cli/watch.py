@@ -138,7 +138,9 @@ async def _print_once(board: Board, link: MqttLink) -> None:
 
 
 async def _keep_showing(board: Board, link: MqttLink, stop: asyncio.Event) -> None:
-    with Live(auto_refresh=False, screen=False) as live:
+    console = Console()
+    console.print(f"watching {board.base}; Ctrl-C ends it")
+    with Live(console=console, auto_refresh=False) as live:
         while not stop.is_set():
             live.update(board.table(link.failure, datetime.now(UTC)), refresh=True)
             try:

@@ -72,9 +72,7 @@ class TestPublished:
             await it.ready()
             it.stop.set()
             for topic in ("arbin1/channel/1/availability", "arbin1/availability", "bridge/availability"):
-                await it.observer.until(
-                    lambda topic=topic: (heard := it.observer.last(topic)) and heard.payload == b"offline", what=topic
-                )
+                await it.observer.until_last(topic, b"offline")
 
     async def test_a_message_larger_than_allowed_is_split(self, port: int, kind: BrokerKind) -> None:
         async with rig(port, kind.protocol, publish={"max_bytes": 4000}) as it:
@@ -184,8 +182,8 @@ class TestManyChannels:
             for channel in range(1, 17):
                 own = it.observer.on(f"arbin1/channel/{channel}/result")
                 assert [heard.json["id"] for heard in own] == [result["id"]]
-            body = {"channels": [1, 2, 3], "values": {"1": 1.0}, "per_channel": {"2": {"1": 2.0, "2": 5.0}}}
-            result = await it.observer.ask("arbin1", "set_mv", body)
+            values = {"channels": [1, 2, 3], "values": {"1": 1.0}, "per_channel": {"2": {"1": 2.0, "2": 5.0}}}
+            result = await it.observer.ask("arbin1", "set_mv", values)
             assert result["channels"] == {"1": "succeeded", "2": "succeeded", "3": "succeeded"}
             await it.observer.wait("arbin1/channel/2/mv", lambda heard: heard.json == {"1": 2.0, "2": 5.0})
             it.observer.say("arbin1/command/stop", b"")
@@ -216,7 +214,8 @@ class TestManyChannels:
     async def test_a_stop_with_a_typing_error_stops_nothing(self, port: int, kind: BrokerKind) -> None:
         async with rig(port, kind.protocol) as it:
             await it.ready()
-            for payload in ({"channel": [1]}, {"channels": []}, {"channels": "everything"}, {"channels": [1, 1]}, {}):
+            payloads: list[dict[str, object]] = [{"channel": [1]}, {"channels": []}, {"channels": "all!"}, {}]
+            for payload in [*payloads, {"channels": [1, 1]}]:
                 result = await it.observer.ask("arbin1", "stop", payload)
                 assert (result["outcome"], result["reason"]) == ("refused", "malformed")
             assert it.asked("stop") == []
@@ -244,12 +243,8 @@ class TestTrouble:
         async with rig(port, kind.protocol) as it:
             await it.ready()
             await it.server.unplug()
-            await it.observer.until(
-                lambda: (heard := it.observer.last("arbin1/availability")) and heard.payload == b"offline"
-            )
-            await it.observer.until(
-                lambda: (heard := it.observer.last("arbin1/channel/1/availability")) and heard.payload == b"offline"
-            )
+            await it.observer.until_last("arbin1/availability", b"offline")
+            await it.observer.until_last("arbin1/channel/1/availability", b"offline")
             await it.observer.wait("arbin1/channel/1/state", lambda heard: heard.json["quality"] == "stale")
             stale = it.observer.on("arbin1/channel/1/state")
             assert stale[-1].json["ts"] == stale[-2].json["ts"]
@@ -257,9 +252,7 @@ class TestTrouble:
             assert (refused["outcome"], refused["reason"]) == ("refused", "not_connected")
             await it.observer.wait("bridge/health", lambda heard: not heard.json["healthy"] and heard.json["cyclers"])
             await it.server.replug()
-            await it.observer.until(
-                lambda: (heard := it.observer.last("arbin1/channel/1/availability")) and heard.payload == b"online"
-            )
+            await it.observer.until_last("arbin1/channel/1/availability", b"online")
             await it.observer.wait("arbin1/event", lambda heard: heard.json["type"] == "reconnected")
             assert len(it.asked("login")) == 2
 

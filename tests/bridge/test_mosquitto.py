@@ -1,4 +1,4 @@
-"""What only a full MQTT broker shows: response topics, expiry, TLS, passwords, restarts, access rules, packet limits."""
+"""What only a full MQTT broker shows: response topics, expiry, TLS, passwords, restarts, packet limits."""
 
 import asyncio
 import logging
@@ -108,7 +108,7 @@ async def test_the_broker_says_offline_when_the_connection_is_cut(tmp_path: Path
         assert client is not None
         _cut(client.socket())  # type: ignore[arg-type]  # a plain socket: no TLS here
         await it.observer.wait("bridge/availability", lambda heard: heard.payload == b"offline")
-        await it.observer.until(lambda: (last := it.observer.last("bridge/availability")) and last.payload == b"online")
+        await it.observer.until_last("bridge/availability", b"online")
 
 
 async def test_packet_limit_of_the_broker(tmp_path: Path) -> None:

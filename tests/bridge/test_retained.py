@@ -1,13 +1,14 @@
 """Retained commands: the rules as a table, and on real brokers with the trap of the empty stop in it."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from cti_mqtt.bridge.retained import ECHO_WITHIN_S, Judgement, RetainedGuard
 from tests.support.brokers import MOSQUITTO_5, BrokerKind, broker_of_kind, needs_mosquitto
-from tests.support.observer import Observer
+from tests.support.observer import Heard, Observer
 from tests.support.rig import rig, settings, simulated
 
 STOP, START = "cti/arbin1/channel/1/command/stop", "cti/arbin1/channel/1/command/start"
@@ -85,6 +86,10 @@ class TestTheEmptyMessageThatClears:
         assert guard.judge(STOP, b"", retain=False, is_stop=True) is TAKE
 
 
+def _is_about(verb: str, heard: Heard) -> bool:
+    return bool(heard.json["command"] == verb)
+
+
 async def _stored(port: int, kind: BrokerKind, topic: str) -> list[bytes]:
     """What the broker has stored on a topic, as a newcomer sees it."""
     async with Observer.connect(port, kind.protocol) as newcomer:
@@ -104,15 +109,9 @@ class TestOnBrokers:
             # On 3.1.1 the stored messages are delivered and refused; on 5 the subscription keeps them away.
             if kind.protocol == "3.1.1":
                 for verb in ("start", "stop"):
-                    refused = await it.observer.wait(
-                        "arbin1/channel/1/result", lambda heard, verb=verb: heard.json["command"] == verb
-                    )
+                    refused = await it.observer.wait("arbin1/channel/1/result", partial(_is_about, verb))
                     assert (refused.json["outcome"], refused.json["reason"]) == ("refused", "retained")
-                    await it.observer.until(
-                        lambda verb=verb: (
-                            (last := it.observer.last(f"arbin1/channel/1/command/{verb}")) and last.payload == b""
-                        )
-                    )
+                    await it.observer.wait(f"arbin1/channel/1/command/{verb}", lambda heard: not heard.payload)
             # The empty message that cleared the stop must not have been taken for one.
             started = await it.observer.ask("arbin1/channel/1", "start", {"test_name": "real", "schedule": "CCCV.sdx"})
             assert started["outcome"] == "succeeded"
@@ -144,11 +143,7 @@ class TestOnBrokers:
                 refused = await it.observer.wait("arbin1/channel/1/result", lambda heard: heard.json["id"] == "a")
                 assert (refused.json["outcome"], refused.json["reason"]) == ("refused", "retained")
                 for verb in ("stop", "assign"):
-                    await it.observer.until(
-                        lambda verb=verb: (
-                            (last := it.observer.last(f"arbin1/channel/1/command/{verb}")) and last.payload == b""
-                        )
-                    )
+                    await it.observer.wait(f"arbin1/channel/1/command/{verb}", lambda heard: not heard.payload)
                     assert await _stored(port, kind, f"arbin1/channel/1/command/{verb}") == []
 
 

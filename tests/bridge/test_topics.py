@@ -33,8 +33,11 @@ def test_command_topics(topic: str, expected: CommandTopic | None) -> None:
 
 @pytest.mark.parametrize(
     ("text", "channel"),
-    [("1", 1), ("128", 128), ("0", None), ("007", None), ("-1", None), ("+1", None), ("1.0", None), ("٣", None)]
-    + [("", None), ("all", None), ("9" * 40, None)],
+    [
+        ("1", 1),
+        ("128", 128),
+        *[(text, None) for text in ("0", "007", "-1", "+1", "1.0", "٣", "", "all", "9" * 40)],
+    ],
 )
 def test_channel_numbers(text: str, channel: int | None) -> None:
     assert CommandTopic("arbin1", text, "stop").channel == channel

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -73,9 +73,8 @@ class Mosquitto:
         self._log = folder / "mosquitto.log"
         self._process: subprocess.Popen[bytes] | None = None
         user = "user root\n" if hasattr(os, "geteuid") and os.geteuid() == 0 else ""
-        self._config.write_text(
-            f"{user}{extra}\nlistener {self.port} {HOST}\nallow_anonymous {'true' if anonymous else 'false'}\n{listener}\n"
-        )
+        allow = f"allow_anonymous {'true' if anonymous else 'false'}"
+        self._config.write_text(f"{user}{extra}\nlistener {self.port} {HOST}\n{allow}\n{listener}\n")
 
     async def start(self) -> None:
         """Start, and wait until it listens."""
@@ -95,7 +94,7 @@ class Mosquitto:
 
 
 @asynccontextmanager
-async def broker_of_kind(kind: BrokerKind, folder: Path, **options: str) -> AsyncIterator[int]:
+async def broker_of_kind(kind: BrokerKind, folder: Path, **options: Any) -> AsyncIterator[int]:
     """A running broker; its port."""
     if kind.name == "amqtt":
         port = free_port()

@@ -51,7 +51,7 @@ class Observer:
         self._client.on_message = self._on_message
         self._subscribed = asyncio.Event()
         self._client.on_connect = lambda client, *_: client.subscribe([(f"{base}/#", 1), ("reply/#", 1)])
-        self._client.on_subscribe = lambda *_: self._loop.call_soon_threadsafe(self._subscribed.set)
+        self._client.on_subscribe = self._on_subscribe
 
     @classmethod
     @asynccontextmanager
@@ -67,6 +67,9 @@ class Observer:
         finally:
             observer._client.disconnect()
             await asyncio.to_thread(observer._client.loop_stop)
+
+    def _on_subscribe(self, *_: Any) -> None:
+        self._loop.call_soon_threadsafe(self._subscribed.set)
 
     def _on_message(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
         properties = message.properties
@@ -121,6 +124,15 @@ class Observer:
         found = await self.until(look, timeout_s, topic)
         assert isinstance(found, Heard)
         return found
+
+    async def until_last(self, topic: str, payload: bytes, timeout_s: float = 15.0) -> None:
+        """Until the last message on a topic (without the base) is this one."""
+
+        def look() -> bool:
+            last = self.last(topic)
+            return last is not None and last.payload == payload
+
+        await self.until(look, timeout_s, f"{topic} {payload!r}")
 
     # --- saying ---
 

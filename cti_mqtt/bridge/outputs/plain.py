@@ -41,7 +41,7 @@ class PlainOutput:
         settings: config.Config,
         topics: Topics,
         boot: str,
-        publish: Callable[[Message], None],
+        publish: Callable[[Message], object],
         max_packet: Callable[[], int | None],
     ) -> None:
         self._settings = settings.publish

@@ -1,0 +1,181 @@
+"""The configuration file: what is taken, what is refused, where secrets come from."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cti_mqtt.config import load, load_mqtt
+from cti_mqtt.errors import ConfigurationError
+
+MINIMAL = "cyclers: {arbin1: {host: 192.0.2.10}}\n"
+SECRETS = {"ARBIN_CTI_USERNAME": "reader", "ARBIN_CTI_PASSWORD": "hush"}
+CONTRACT = """
+data_dir: state
+health_interval_s: 10
+mqtt: {host: 127.0.0.1, port: 1883, base_topic: cti, protocol: 5, client_id: cti-mqtt-lab1, keepalive_s: 15,
+       username: lab, tls: {ca_file: ca.pem, cert_file: null, key_file: null}}
+cyclers:
+  arbin1:
+    host: 192.0.2.10
+    port: 9031
+    file_port: 9032
+    username: reader
+    poll_interval_s: 1.0
+    timeout_s: 10
+    checksum: warn
+    pipelining: auto
+    aux: [aux, bms, smb]
+    control: {enabled: true, mode: on, verbs: [start, stop, set_mv], channels: [1, 2, 3], require_user: false,
+              limits: {1: {min: 0, max: 5, max_step: 1}}}
+publish: {state: true, state_qos: 0, values: false, readings: true, max_bytes: null}
+"""
+
+
+def write(folder: Path, text: str, env: str = "") -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    if env:
+        (folder / ".env").write_text(env)
+    return path
+
+
+def problems(folder: Path, text: str, environment: dict[str, str] | None = None) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        load(write(folder, text), SECRETS if environment is None else environment)
+    return caught.value.problems
+
+
+def test_the_contracts_file(tmp_path: Path) -> None:
+    config = load(write(tmp_path, CONTRACT), SECRETS)
+    cycler = config.cyclers["arbin1"]
+    assert config.data_dir == tmp_path / "state"
+    assert config.mqtt.tls is not None
+    assert config.mqtt.tls.ca_file == tmp_path / "ca.pem"
+    assert cycler.control.mode == "on"
+    assert cycler.control.limits[1].max == 5
+    assert cycler.verify_timeout_s == 3.0
+
+
+def test_defaults(tmp_path: Path) -> None:
+    config = load(write(tmp_path, MINIMAL), SECRETS)
+    cycler = config.cyclers["arbin1"]
+    assert (config.mqtt.host, config.mqtt.port, config.mqtt.base_topic, config.mqtt.protocol) == (
+        *("127.0.0.1", 1883),
+        *("cti", 5),
+    )
+    assert (cycler.port, cycler.file_port, cycler.poll_interval_s, cycler.timeout_s) == (9031, 9032, 1.0, 10.0)
+    assert not cycler.control.enabled
+    assert not cycler.control.allows_verb("stop")
+
+
+def test_enabled_alone_permits_nothing(tmp_path: Path) -> None:
+    config = load(write(tmp_path, "cyclers: {a: {host: h, control: {enabled: true}}}"), SECRETS)
+    control = config.cyclers["a"].control
+    assert not control.allows_verb("stop")
+    assert not control.allows_channel(1)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cyclers: {}", "cyclers: "),
+        ("", "must be a mapping"),
+        ("[]", "must be a mapping"),
+        ("cyclers: {a: {host: h}, a: {host: g}}", "stands twice"),
+        ("cyclers: [", "not valid YAML"),
+        ("cyclers: {bridge: {host: h}}", "cyclers.bridge: 'bridge' is reserved"),
+        ("cyclers: {Arbin: {host: h}}", "cyclers.Arbin: an id is"),
+        ("cyclers: {a b: {host: h}}", "cyclers.a b: an id is"),
+        ("cyclers: {1: {host: h}}", "cyclers.1: "),
+        ("cyclers: {a: {}}", "cyclers.a.host: missing"),
+        ("cyclers: {a: {host: h, prot: 1}}", "cyclers.a.prot: unknown key"),
+        ("cyclers: {a: {host: h, port: 70000}}", "cyclers.a.port: "),
+        ("cyclers: {a: {host: h, poll_interval_s: 0}}", "cyclers.a.poll_interval_s: "),
+        ("cyclers: {a: {host: h, poll_interval_s: .nan}}", "cyclers.a.poll_interval_s: "),
+        ("cyclers: {a: {host: h, checksum: maybe}}", "cyclers.a.checksum: "),
+        ("cyclers: {a: {host: h, pipelining: yes}}", "cyclers.a.pipelining: "),
+        ("cyclers: {a: {host: h, aux: [gps]}}", "cyclers.a.aux.0: "),
+        ("cyclers: {a: {host: h, control: {verbs: [explode]}}}", "cyclers.a.control.verbs.0: "),
+        ("cyclers: {a: {host: h, control: {channels: [0]}}}", "cyclers.a.control.channels.0: "),
+        ("cyclers: {a: {host: h, control: {limits: {17: {max: 1}}}}}", "cyclers.a.control.limits.17"),
+        ("cyclers: {a: {host: h, control: {limits: {1: {min: 2, max: 1}}}}}", "min 2 is above max 1"),
+        ("cyclers: {a: {host: h, control: {limits: {1: {max: .inf}}}}}", "cyclers.a.control.limits.1.max: "),
+        (MINIMAL + "mqtt: {base_topic: 'a/+/b'}", "mqtt.base_topic: "),
+        (MINIMAL + "mqtt: {base_topic: ''}", "mqtt.base_topic: "),
+        (MINIMAL + "mqtt: {base_topic: /a}", "mqtt.base_topic: "),
+        (MINIMAL + "mqtt: {protocol: 4}", "mqtt.protocol: "),
+        (MINIMAL + "mqtt: {tls: {cert_file: a}}", "cert_file and key_file go together"),
+        (MINIMAL + "publish: {state_qos: 2}", "publish.state_qos: "),
+        (MINIMAL + "publish: {max_bytes: 10}", "publish.max_bytes: "),
+        (MINIMAL + "homeassistant: {}", "homeassistant: unknown key"),
+    ],
+)
+def test_mistakes(tmp_path: Path, text: str, expected: str) -> None:
+    assert any(expected in problem for problem in problems(tmp_path, text))
+
+
+def test_every_mistake_at_once_and_no_secret_among_them(tmp_path: Path) -> None:
+    text = """
+mqtt: {prot: 1883, port: 99999, password: hush-hush}
+cyclers:
+  Arbin1: {host: h, password: hush-hush}
+  arbin2: {host: h, password: hush-hush-hush-hush-hush-hush-hush-hush, control: {verbs: [stopp]}}
+"""
+    found = problems(tmp_path, text, {"ARBIN_CTI_USERNAME": "u"})
+    for path in (
+        "mqtt.prot",
+        "mqtt.port",
+        "cyclers.Arbin1",
+        "cyclers.arbin2.password",
+        "cyclers.arbin2.control.verbs.0",
+    ):
+        assert any(problem.startswith(path) for problem in found), (path, found)
+    assert "hush" not in "\n".join(found)
+    assert len(found) == 5
+
+
+class TestSecrets:
+    def secret(self, folder: Path, text: str, env: str, environment: dict[str, str]) -> tuple[str | None, str | None]:
+        cycler = load(write(folder, text, env), environment).cyclers["arbin-1"]
+        return cycler.username, cycler.password.get_secret_value() if cycler.password else None
+
+    def test_order(self, tmp_path: Path) -> None:
+        text = "cyclers: {arbin-1: {host: h, username: from-yaml, password: from-yaml}}"
+        assert self.secret(tmp_path, text, "", {"X": ""}) == ("from-yaml", "from-yaml")
+        dot_env = "ARBIN_CTI_PASSWORD=from-dotenv\n"
+        assert self.secret(tmp_path, text, dot_env, {"X": ""}) == ("from-yaml", "from-dotenv")
+        environment = {"ARBIN_CTI_PASSWORD": "from-environment"}
+        assert self.secret(tmp_path, text, dot_env, environment) == ("from-yaml", "from-environment")
+        environment["ARBIN_CTI_PASSWORD_ARBIN_1"] = "own"
+        assert self.secret(tmp_path, text, dot_env, environment) == ("from-yaml", "own")
+
+    def test_missing_ones_are_named_with_what_to_set(self, tmp_path: Path) -> None:
+        found = problems(tmp_path, "cyclers: {arbin-1: {host: h}}", {"X": ""})
+        assert any("ARBIN_CTI_PASSWORD_ARBIN_1" in problem for problem in found)
+        assert any("ARBIN_CTI_USERNAME_ARBIN_1" in problem for problem in found)
+
+    def test_names_that_would_share_a_variable(self, tmp_path: Path) -> None:
+        found = problems(tmp_path, "cyclers: {a-b: {host: h}, a_b: {host: h}}")
+        assert any("shares the environment variable" in problem for problem in found)
+
+    def test_the_brokers(self, tmp_path: Path) -> None:
+        environment: dict[str, Any] = {**SECRETS, "MQTT_USERNAME": "lab", "MQTT_PASSWORD": "hush"}
+        mqtt = load(write(tmp_path, MINIMAL), environment).mqtt
+        assert mqtt.username == "lab"
+        assert mqtt.password is not None
+        assert mqtt.password.get_secret_value() == "hush"
+        assert load_mqtt(write(tmp_path, MINIMAL), environment).username == "lab"
+
+    def test_none_shows_in_a_representation(self, tmp_path: Path) -> None:
+        config = load(write(tmp_path, MINIMAL), {**SECRETS, "MQTT_PASSWORD": "hush"})
+        assert "hush" not in repr(config) + str(config)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        load(tmp_path / "nothing.yaml")
+
+
+def test_a_mapping_where_text_belongs(tmp_path: Path) -> None:
+    assert problems(tmp_path, "mqtt: 5\ncyclers: 7\n")
