@@ -16,7 +16,8 @@ from cti_mqtt.bridge.station import Station
 from cti_mqtt.bridge.transitions import in_test
 from cti_mqtt.bridge.verdict import Outcome, Verdict, of_answer, of_code, of_error, refused
 from cti_mqtt.client import ChannelOutcome
-from cti_mqtt.cti.codes import META_VARIABLE_COUNT, StartResult, StopResult
+from cti_mqtt.cti.codes import META_VARIABLE_COUNT
+from cti_mqtt.cti.results import StartResult, StopResult
 from cti_mqtt.errors import CtiMqttError, WithdrawnError
 
 VERIFY_PAUSE_S = 0.2  # between polls that look for the effect of a command

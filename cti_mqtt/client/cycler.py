@@ -17,18 +17,13 @@ from cti_mqtt.client.exchange import (
     SingleExchange,
     open_gate,
 )
-from cti_mqtt.cti.codes import (
-    META_VARIABLE_COUNT,
-    AssignResult,
-    Selection,
-    SetMetaVariableResult,
-    StopResult,
-)
+from cti_mqtt.cti.codes import META_VARIABLE_COUNT, Selection
 from cti_mqtt.cti.messages.channels import ALL_CHANNELS, AuxOption, ChannelRecord, ChannelsInfoRequest
 from cti_mqtt.cti.messages.session import ConnectFeedback, ConnectRequest, LoginFeedback, LoginRequest
 from cti_mqtt.cti.messages.tests import AssignRequest, StartRequest, StopRequest
 from cti_mqtt.cti.messages.variables import SetMetaVariableRequest
 from cti_mqtt.cti.numbering import as_printed, on_wire
+from cti_mqtt.cti.results import AssignResult, SetMetaVariableResult, StopResult
 from cti_mqtt.cti.stream import ChecksumPolicy
 from cti_mqtt.errors import CtiMqttError, LoginRefusedError, NotConnectedError
 

@@ -66,6 +66,38 @@ class CommandCode(Code):
     STOP_FEEDBACK = 0xBB130001
     SET_META_VARIABLE = 0xBB150001
     SET_META_VARIABLE_FEEDBACK = 0xBB510001
+    RESUME = 0xBB310002
+    RESUME_FEEDBACK = 0xBB130002
+    CONTINUE = 0xBB320006
+    CONTINUE_FEEDBACK = 0xBB230006
+    JUMP = 0xBB320005
+    JUMP_FEEDBACK = 0xBB230005
+    UPDATE_META_VARIABLES = 0xBB150002
+    UPDATE_META_VARIABLES_FEEDBACK = 0xBB510002
+    GET_SERIAL = 0xBB340001
+    GET_SERIAL_FEEDBACK = 0xBB430001
+    GET_START_DATA = 0xCD130001
+    GET_START_DATA_FEEDBACK = 0xCD310001
+    START_EXTENDED = 0xCD130002  # answered like START
+    GET_RESUME_DATA = 0xCD130003
+    GET_RESUME_DATA_FEEDBACK = 0xCD310003
+    RESUME_EXTENDED = 0xCD130004  # answered like RESUME
+    START_CALIBRATION = 0xCD140001
+    START_CALIBRATION_FEEDBACK = 0xCD410001
+    SEND_MESSAGE = 0xCD140002
+    SEND_MESSAGE_FEEDBACK = 0xCD410002
+    BROWSE = 0xCC130001
+    BROWSE_FEEDBACK = 0xCC310001
+    DOWNLOAD = 0xCC130002
+    DOWNLOAD_FEEDBACK = 0xCC310002
+    UPLOAD = 0xCC130003
+    UPLOAD_FEEDBACK = 0xCC310003
+    NEW_OR_DELETE = 0xCC130004  # deprecated
+    NEW_OR_DELETE_FEEDBACK = 0xCC310004
+    NEW_FOLDER = 0xCC130005
+    NEW_FOLDER_FEEDBACK = 0xCC310005
+    DELETE = 0xCC130006
+    DELETE_FEEDBACK = 0xCC310006
     UNKNOWN_COMMAND_FEEDBACK = 0xBB111111
 
 
@@ -129,26 +161,6 @@ _MEANING = {
 }
 
 
-class LoginResult(Code):
-    """The answer to a login."""
-
-    SUCCESS = 1
-    FAILED = 2
-    ALREADY_LOGGED_IN = 3
-
-    @property
-    def usable(self) -> bool:
-        """Whether requests may follow."""
-        return self in {LoginResult.SUCCESS, LoginResult.ALREADY_LOGGED_IN}
-
-
-class ConnectResult(Code):
-    """The answer to a connect request."""
-
-    ACCEPTED = 0
-    REFUSED = 1, "refused: full"
-
-
 class UserType(Code):
     """The rank of the user who logged in."""
 
@@ -163,77 +175,6 @@ class Selection(Code):
     RUNNING = 2
     UNSAFE = 3
 
-
-class AssignResult(Code):
-    """The answer to an assignment."""
-
-    OK = 0
-    CHANNEL_DOES_NOT_EXIST = 0x10
-    MONITOR_WINDOW_IN_USE = 0x11
-    SCHEDULE_NAME_EMPTY = 0x12
-    SCHEDULE_NOT_FOUND = 0x13
-    RUNNING = 0x14
-    DOWNLOADING_ANOTHER_SCHEDULE = 0x15
-    BATCH_FILE_OPEN = 0x16
-    ASSIGN_FAILED = 0x17
-    SAVE_FAILED = 0x18
-
-
-class StartResult(Code):
-    """The answer to a start."""
-
-    OK = 0
-    INVALID_CHANNEL = 0x10
-    MONITOR_WINDOW_IN_USE = 0x11
-    RUNNING_OR_UNSAFE = 0x12
-    NOT_CONNECTED_TO_DAQ = 0x13, "not connected to DAQ"
-    SCHEDULE_INCOMPATIBLE = 0x14
-    NO_SCHEDULE_ASSIGNED = 0x15
-    SCHEDULE_VERSION = 0x16
-    POWER_PROTECTED = 0x17
-    RESULTS_FILE_TOO_LARGE = 0x18
-    STEP_NUMBER = 0x19
-    NO_CAN_CONFIGURATION = 0x1A, "no CAN configuration"
-    AUXILIARY_COUNT = 0x1B
-    BUILT_IN_AUXILIARY_COUNT = 0x1C, "built-in auxiliary count"
-    POWER_CLAMP = 0x1D
-    CHECK_AUX_TEST_SETTING = 0x1E, "check Aux Test Setting"
-    NO_CHANNELS_SELECTED = 0x1F
-    BT6000_GROUP_RUNNING = 0x20, "BT6000 group running"
-    DOWNLOADING_SCHEDULE = 0x21
-    TEST_NAME_QUERY_FAILED = 0x22, "test-name query failed"
-    TEST_NAME_EMPTY = 0x23  # v4.5's constant says that the name exists
-    INVALID_STEP = 0x24
-    INVALID_PARALLEL_CHANNEL = 0x25
-    SAFETY_PRE_CHECK_FAILED = 0x26, "safety pre-check failed"
-    SCHEDULE_NAME_DIFFERS = 0x27
-    BATTERY_SIMULATION_NOT_PARALLEL = 0x28
-    WAITING_FOR_CSV = 0x29, "waiting for CSV"  # newer servers, as the next two
-    SUSPENDED = 0x2A
-    TEST_NAME_TOO_LONG = 0x2B
-
-
-class StopResult(Code):
-    """The answer to a stop."""
-
-    OK = 0
-    CHANNEL_DOES_NOT_EXIST = 0x10
-    MONITOR_WINDOW_IN_USE = 0x11
-    NOT_RUNNING = 0x12
-    NOT_CONNECTED = 0x13
-
-
-class SetMetaVariableResult(Code):
-    """The answer to a meta variable; the incumbent client has 0x11 and 0x12 swapped, both documents have them so."""
-
-    OK = 0
-    SET_FAILED = 0x10
-    META_CODE_DOES_NOT_EXIST = 0x11
-    NOT_RUNNING = 0x12
-    NO_SUCH_CODE_ON_MITS_7 = 0x13, "no such code on MITS 7"
-
-
-ControlResult = AssignResult | StartResult | StopResult | SetMetaVariableResult
 
 META_VARIABLE_COUNT = 16
 

@@ -9,11 +9,12 @@ from typing import Any
 from cti_mqtt.cti.codes import CommandCode
 from cti_mqtt.cti.frame import OVERHEAD, Direction
 from cti_mqtt.cti.layout import Layout
-from cti_mqtt.cti.messages import channels, service, session, tests, variables
+from cti_mqtt.cti.messages import channels, extended, files, service, session, tests, variables
 
 KIB, MIB = 1024, 1024 * 1024
 DEFAULT_BOUND = 64 * KIB
 CHANNELS_BOUND = 16 * MIB
+FILE_BOUND = 1 * MIB  # one chunk of a file
 LOGIN_BOUND = 4 * MIB  # it can hold a picture
 
 
@@ -54,6 +55,10 @@ def _type(
 
 _C = CommandCode
 
+# Two requests each are answered alike.
+_START_FEEDBACK = _type(_C.START_FEEDBACK, tests.StartFeedback)
+_RESUME_FEEDBACK = _type(_C.RESUME_FEEDBACK, tests.ResumeFeedback)
+
 COMMANDS = (
     Command(
         _type(_C.LOGIN, session.LoginRequest),
@@ -79,7 +84,7 @@ COMMANDS = (
     ),
     Command(
         _type(_C.START, tests.StartRequest),
-        _type(_C.START_FEEDBACK, tests.StartFeedback),
+        _START_FEEDBACK,
         control=True,
     ),
     Command(
@@ -91,6 +96,81 @@ COMMANDS = (
         _type(_C.SET_META_VARIABLE, variables.SetMetaVariableRequest),
         _type(_C.SET_META_VARIABLE_FEEDBACK, variables.SetMetaVariableFeedback),
         control=True,
+    ),
+    Command(
+        _type(_C.RESUME, tests.ResumeRequest),
+        _RESUME_FEEDBACK,
+        control=True,
+    ),
+    Command(
+        _type(_C.CONTINUE, tests.ContinueRequest),
+        _type(_C.CONTINUE_FEEDBACK, tests.ContinueFeedback),
+        control=True,
+    ),
+    Command(
+        _type(_C.JUMP, tests.JumpRequest),
+        _type(_C.JUMP_FEEDBACK, tests.JumpFeedback),
+        control=True,
+    ),
+    Command(
+        _type(_C.UPDATE_META_VARIABLES, variables.UpdateMetaVariablesRequest),
+        _type(_C.UPDATE_META_VARIABLES_FEEDBACK, variables.UpdateMetaVariablesFeedback),
+        control=True,
+    ),
+    Command(
+        _type(_C.GET_SERIAL, service.GetSerialRequest),
+        _type(_C.GET_SERIAL_FEEDBACK, service.GetSerialFeedback),
+    ),
+    Command(
+        _type(_C.GET_START_DATA, extended.GetStartDataRequest),
+        _type(_C.GET_START_DATA_FEEDBACK, extended.GetStartDataFeedback),
+    ),
+    Command(
+        _type(_C.START_EXTENDED, extended.StartExtendedRequest),
+        _START_FEEDBACK,
+        control=True,
+    ),
+    Command(
+        _type(_C.GET_RESUME_DATA, extended.GetResumeDataRequest),
+        _type(_C.GET_RESUME_DATA_FEEDBACK, extended.GetResumeDataFeedback),
+    ),
+    Command(
+        _type(_C.RESUME_EXTENDED, extended.ResumeExtendedRequest),
+        _RESUME_FEEDBACK,
+        control=True,
+    ),
+    Command(
+        _type(_C.START_CALIBRATION, service.StartCalibrationRequest),
+        _type(_C.START_CALIBRATION_FEEDBACK, service.StartCalibrationFeedback),
+        control=True,
+    ),
+    Command(
+        _type(_C.SEND_MESSAGE, service.SendMessageRequest),
+        _type(_C.SEND_MESSAGE_FEEDBACK, service.SendMessageFeedback),
+    ),
+    Command(
+        _type(_C.BROWSE, files.BrowseRequest),
+        _type(_C.BROWSE_FEEDBACK, files.BrowseFeedback),
+    ),
+    Command(
+        _type(_C.DOWNLOAD, files.DownloadRequest),
+        _type(_C.DOWNLOAD_FEEDBACK, files.DownloadFeedback, bound=FILE_BOUND),
+    ),
+    Command(
+        _type(_C.UPLOAD, files.UploadRequest, bound=FILE_BOUND),
+        _type(_C.UPLOAD_FEEDBACK, files.UploadFeedback),
+    ),
+    Command(
+        _type(_C.NEW_OR_DELETE, files.NewOrDeleteRequest),
+        _type(_C.NEW_OR_DELETE_FEEDBACK, files.NewOrDeleteFeedback),
+    ),
+    Command(
+        _type(_C.NEW_FOLDER, files.NewFolderRequest),
+        _type(_C.NEW_FOLDER_FEEDBACK, files.NewFolderFeedback),
+    ),
+    Command(
+        _type(_C.DELETE, files.DeleteRequest),
+        _type(_C.DELETE_FEEDBACK, files.DeleteFeedback),
     ),
 )
 

@@ -158,6 +158,7 @@ F64 = Annotated[float, number("d")]
 # --- fields whose size depends on their content ---
 
 _COUNT = struct.Struct("<I")
+_LONG_COUNT = struct.Struct("<Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,40 @@ class CountedBytes:
     def pack(self, value: bytes) -> bytes:
         """Length and bytes."""
         return _COUNT.pack(len(value)) + value
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """All bytes up to the end of the message."""
+
+    min_size: int = 0
+
+    def unpack_from(self, buffer: bytes, offset: int) -> tuple[bytes, int]:
+        """The bytes."""
+        return buffer[offset:], len(buffer)
+
+    def pack(self, value: bytes) -> bytes:
+        """The bytes as they are."""
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class SizedRest:
+    """`length u64`, then the rest of the message, which must be so long."""
+
+    min_size: int = _LONG_COUNT.size
+
+    def unpack_from(self, buffer: bytes, offset: int) -> tuple[bytes, int]:
+        """The bytes, without their length."""
+        (length,) = _unpack(_LONG_COUNT, buffer, offset)
+        data = buffer[offset + _LONG_COUNT.size :]
+        if len(data) != length:
+            raise ProtocolError(f"{length} bytes announced, {len(data)} present")
+        return data, len(buffer)
+
+    def pack(self, value: bytes) -> bytes:
+        """Length and bytes."""
+        return _LONG_COUNT.pack(len(value)) + value
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +260,37 @@ class CountedRecords(Generic[T]):
         return _COUNT.pack(len(value)) + b"".join(map(self._layout.pack, value))
 
 
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """So many texts as an earlier field says, each as `length u32` and its bytes (UTF-8; what fails is replaced).
+
+    Attributes:
+        counted_by: the name of that field.
+    """
+
+    counted_by: str
+
+    def unpack_from(self, buffer: bytes, offset: int, count: int) -> tuple[tuple[str, ...], int]:
+        """The texts as a tuple."""
+        if count * _COUNT.size > len(buffer) - offset:
+            raise ProtocolError(f"{count} texts announced, room for fewer")
+        texts = []
+        for _ in range(count):
+            data, offset = _COUNTED_BYTES.unpack_from(buffer, offset)
+            texts.append(data.decode("utf-8", "replace"))
+        return tuple(texts), offset
+
+    def pack(self, value: tuple[str, ...], count: int) -> bytes:
+        """Lengths and texts."""
+        if len(value) != count:
+            raise InvalidRequestError(f"{self.counted_by} says {count}, there are {len(value)}")
+        return b"".join(_COUNTED_BYTES.pack(encode_text(text, "utf-8", 1, _ANY_LENGTH)) for text in value)
+
+
+_COUNTED_BYTES = CountedBytes()
+_ANY_LENGTH = 2**31
+
+
 # --- the layout ---
 
 
@@ -244,7 +310,7 @@ class _FixedRun:
         self._decoders = [(i, field.decode) for i, (_, field) in enumerate(fields) if field.decode]
         self.min_size = self._struct.size
 
-    def unpack_from(self, buffer: bytes, offset: int) -> tuple[Iterable[Any], int]:
+    def unpack_from(self, buffer: bytes, offset: int, _before: list[Any]) -> tuple[Iterable[Any], int]:
         values = list(_unpack(self._struct, buffer, offset))
         for index, decode in self._decoders:
             values[index] = decode(values[index])
@@ -269,13 +335,34 @@ class _VariableField:
         self._codec = codec
         self.min_size = codec.min_size
 
-    def unpack_from(self, buffer: bytes, offset: int) -> tuple[Iterable[Any], int]:
+    def unpack_from(self, buffer: bytes, offset: int, _before: list[Any]) -> tuple[Iterable[Any], int]:
         value, end = self._codec.unpack_from(buffer, offset)
         return (value,), end
 
     def pack(self, message: object) -> bytes:
         try:
             return self._codec.pack(getattr(message, self._name))
+        except _UNFIT as error:
+            raise InvalidRequestError(f"{self._name}: {error}") from error
+
+
+class _TextsField:
+    """Texts that an earlier field counts, in the shape of a run."""
+
+    min_size = 0
+
+    def __init__(self, name: str, texts: Texts, count_at: int) -> None:
+        self._name = name
+        self._texts = texts
+        self._count_at = count_at
+
+    def unpack_from(self, buffer: bytes, offset: int, before: list[Any]) -> tuple[Iterable[Any], int]:
+        value, end = self._texts.unpack_from(buffer, offset, before[self._count_at])
+        return (value,), end
+
+    def pack(self, message: object) -> bytes:
+        try:
+            return self._texts.pack(getattr(message, self._name), getattr(message, self._texts.counted_by))
         except _UNFIT as error:
             raise InvalidRequestError(f"{self._name}: {error}") from error
 
@@ -294,16 +381,21 @@ class Layout(Generic[T]):
 
     def __init__(self, message: Callable[..., T], replace: Mapping[str, Codec] | None = None) -> None:
         self._message = message
-        self._runs: list[_FixedRun | _VariableField] = []
+        self._runs: list[_FixedRun | _VariableField | _TextsField] = []
         fixed: list[tuple[str, Field]] = []
-        for name, hint in get_type_hints(message, include_extras=True).items():
+        hints = get_type_hints(message, include_extras=True)
+        names = list(hints)
+        for name, hint in hints.items():
             wire = (replace or {}).get(name) or hint.__metadata__[0]
             if isinstance(wire, Field):
                 fixed.append((name, wire))
                 continue
             self._close(fixed)
             fixed = []
-            self._runs.append(_VariableField(name, wire))
+            if isinstance(wire, Texts):
+                self._runs.append(_TextsField(name, wire, names.index(wire.counted_by)))
+            else:
+                self._runs.append(_VariableField(name, wire))
         self._close(fixed)
         self.min_size = sum(run.min_size for run in self._runs)
         self.fixed_size = self.min_size if all(isinstance(run, _FixedRun) for run in self._runs) else None
@@ -320,7 +412,7 @@ class Layout(Generic[T]):
         """
         values: list[Any] = []
         for run in self._runs:
-            part, offset = run.unpack_from(buffer, offset)
+            part, offset = run.unpack_from(buffer, offset, values)
             values.extend(part)
         return self._message(*values), offset
 

@@ -2,15 +2,8 @@
 
 import math
 
-from cti_mqtt.cti.codes import (
-    META_VARIABLE_COUNT,
-    AssignResult,
-    ChannelStatus,
-    SetMetaVariableResult,
-    StartResult,
-    StatusClass,
-    StopResult,
-)
+from cti_mqtt.cti.codes import META_VARIABLE_COUNT, ChannelStatus, StatusClass
+from cti_mqtt.cti.results import AssignResult, SetMetaVariableResult, StartResult, StopResult
 from cti_mqtt.simulator.cell import Battery
 from cti_mqtt.simulator.run import Run
 from cti_mqtt.simulator.schedule import Schedule

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from cti_mqtt.cti.codes import LoginResult, Selection
+from cti_mqtt.cti.codes import Selection
 from cti_mqtt.cti.commands import BY_CLASS
 from cti_mqtt.cti.frame import Direction
 from cti_mqtt.cti.messages.channels import ALL_CHANNELS, ChannelsInfoFeedback, ChannelsInfoRequest
 from cti_mqtt.cti.messages.service import UnknownCommandFeedback
+from cti_mqtt.cti.results import LoginResult
 from cti_mqtt.cti.stream import ChecksumPolicy, Received, ReceivedUnknown, Skipped, Stream
 from cti_mqtt.simulator.clock import Clock
 from cti_mqtt.simulator.cycler import SimulatedCycler

@@ -10,18 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cti_mqtt.cti.codes import (
-    AssignResult,
-    ConnectResult,
-    LoginResult,
-    Selection,
-    SetMetaVariableResult,
-    StartResult,
-    StatusClass,
-    StopResult,
-    UserType,
-    meta_index,
-)
+from cti_mqtt.cti.codes import Selection, StatusClass, UserType, meta_index
 from cti_mqtt.cti.messages.channels import ALL_CHANNELS, ChannelsInfoFeedback, ChannelsInfoRequest
 from cti_mqtt.cti.messages.session import ConnectFeedback, ConnectRequest, LoginFeedback, LoginRequest
 from cti_mqtt.cti.messages.tests import (
@@ -38,6 +27,14 @@ from cti_mqtt.cti.messages.variables import (
     META_VARIABLE,
     SetMetaVariableFeedback,
     SetMetaVariableRequest,
+)
+from cti_mqtt.cti.results import (
+    AssignResult,
+    ConnectResult,
+    LoginResult,
+    SetMetaVariableResult,
+    StartResult,
+    StopResult,
 )
 from cti_mqtt.simulator.cell import Battery, Cell, CellState
 from cti_mqtt.simulator.channel import Channel

@@ -19,8 +19,9 @@ from cti_mqtt.bridge.mqtt import Incoming
 from cti_mqtt.bridge.retained import RetainedGuard
 from cti_mqtt.bridge.station import Station
 from cti_mqtt.bridge.topics import Topics
-from cti_mqtt.cti.codes import LoginResult, UserType
+from cti_mqtt.cti.codes import UserType
 from cti_mqtt.cti.messages.session import LoginFeedback
+from cti_mqtt.cti.results import LoginResult
 from tests.bridge.test_payloads import RECORD
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -8,17 +8,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from cti_mqtt.cti.codes import (
-    AssignResult,
-    ChannelStatus,
-    ConnectResult,
-    LoginResult,
-    Selection,
-    SetMetaVariableResult,
-    StartResult,
-    StopResult,
-    UserType,
-)
+from cti_mqtt.cti.codes import ChannelStatus, Selection, UserType
 from cti_mqtt.cti.frame import Direction
 from cti_mqtt.cti.messages.channels import (
     AuxOption,
@@ -41,6 +31,14 @@ from cti_mqtt.cti.messages.tests import (
     StopRequest,
 )
 from cti_mqtt.cti.messages.variables import SetMetaVariableFeedback, SetMetaVariableRequest
+from cti_mqtt.cti.results import (
+    AssignResult,
+    ConnectResult,
+    LoginResult,
+    SetMetaVariableResult,
+    StartResult,
+    StopResult,
+)
 
 TOKEN = bytes([0xDD, 0xDD, 0xDD, 0xDD, 0xDD, 0xDD, 0xDD, 0x11])
 REQUEST, FEEDBACK = Direction.REQUEST, Direction.FEEDBACK

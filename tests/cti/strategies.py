@@ -10,17 +10,7 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from cti_mqtt.cti.codes import (
-    AssignResult,
-    ChannelStatus,
-    ConnectResult,
-    LoginResult,
-    Selection,
-    SetMetaVariableResult,
-    StartResult,
-    StopResult,
-    UserType,
-)
+from cti_mqtt.cti.codes import ChannelStatus, Selection, UserType
 from cti_mqtt.cti.messages.channels import (
     AUX_KINDS,
     AuxOption,
@@ -43,6 +33,14 @@ from cti_mqtt.cti.messages.tests import (
     StopRequest,
 )
 from cti_mqtt.cti.messages.variables import SetMetaVariableFeedback, SetMetaVariableRequest
+from cti_mqtt.cti.results import (
+    AssignResult,
+    ConnectResult,
+    LoginResult,
+    SetMetaVariableResult,
+    StartResult,
+    StopResult,
+)
 
 QUICK = settings(max_examples=40, deadline=None, database=None)
 

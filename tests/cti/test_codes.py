@@ -8,21 +8,23 @@ import pytest
 
 from cti_mqtt.cti.codes import (
     META_VARIABLE_COUNT,
-    AssignResult,
     ChannelStatus,
     Code,
     CommandCode,
-    ConnectResult,
-    LoginResult,
     Selection,
-    SetMetaVariableResult,
-    StartResult,
     StatusClass,
-    StopResult,
     UserType,
     meta_code,
     meta_index,
     server_version,
+)
+from cti_mqtt.cti.results import (
+    AssignResult,
+    ConnectResult,
+    LoginResult,
+    SetMetaVariableResult,
+    StartResult,
+    StopResult,
 )
 
 STATUSES = {

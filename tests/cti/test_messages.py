@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cti_mqtt.cti.codes import AssignResult, ChannelStatus, ConnectResult, StartResult
+from cti_mqtt.cti.codes import ChannelStatus
 from cti_mqtt.cti.commands import BY_CLASS, BY_CODE, BY_REQUEST_CLASS, COMMANDS, UNKNOWN_COMMAND
 from cti_mqtt.cti.frame import Direction
 from cti_mqtt.cti.layout import CountedRecords
@@ -31,6 +31,7 @@ from cti_mqtt.cti.messages.channels import (
 from cti_mqtt.cti.messages.session import LoginFeedback, LoginRequest
 from cti_mqtt.cti.messages.tests import AssignRequest, StartRequest, StopRequest
 from cti_mqtt.cti.messages.variables import SetMetaVariableRequest
+from cti_mqtt.cti.results import AssignResult, ConnectResult, StartResult
 from cti_mqtt.cti.stream import pack_message
 from cti_mqtt.errors import InvalidRequestError, ProtocolError
 from tests.cti import golden

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cti_mqtt.cti.codes import LoginResult, StartResult, StopResult
 from cti_mqtt.cti.frame import Direction
 from cti_mqtt.cti.messages.channels import ChannelsInfoFeedback
 from cti_mqtt.cti.messages.tests import StartFeedback, StopFeedback
+from cti_mqtt.cti.results import LoginResult, StartResult, StopResult
 from cti_mqtt.cti.stream import (
     Checksum,
     ChecksumPolicy,

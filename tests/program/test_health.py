@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cti_mqtt.cli.health import Heard, reasons_against
 
 from cti_mqtt.bridge.clock import stamp
 from cti_mqtt.cli.embedded_broker import embedded_broker
-from cti_mqtt.cli.health import Heard, reasons_against
 from tests.support.brokers import HOST, free_port
 from tests.support.observer import Observer
 

@@ -3,7 +3,8 @@ from collections.abc import Callable
 
 import pytest
 
-from cti_mqtt.cti.codes import AssignResult, ChannelStatus, SetMetaVariableResult, StartResult, StopResult
+from cti_mqtt.cti.codes import ChannelStatus
+from cti_mqtt.cti.results import AssignResult, SetMetaVariableResult, StartResult, StopResult
 from cti_mqtt.simulator import BUILT_IN, Battery, Cell, CellState, Channel
 from cti_mqtt.simulator.channel import clip
 from cti_mqtt.simulator.run import Run

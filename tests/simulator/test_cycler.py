@@ -3,11 +3,12 @@ from typing import Any
 
 import pytest
 
-from cti_mqtt.cti.codes import ChannelStatus, ConnectResult, LoginResult, Selection, UserType
+from cti_mqtt.cti.codes import ChannelStatus, Selection, UserType
 from cti_mqtt.cti.messages.channels import AuxOption, ChannelsInfoRequest
 from cti_mqtt.cti.messages.session import ConnectFeedback, ConnectRequest, LoginRequest
 from cti_mqtt.cti.messages.tests import AssignRequest, StartRequest, StopRequest
 from cti_mqtt.cti.messages.variables import SetMetaVariableRequest
+from cti_mqtt.cti.results import ConnectResult, LoginResult
 from cti_mqtt.cti.stream import pack_message
 from cti_mqtt.simulator import ADMIN, ControlPolicy, Identity, ManualClock, Session, SimulatedCycler, User
 

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Annotated
 
-from cti_mqtt.cti.codes import ConnectResult, LoginResult, UserType
+from cti_mqtt.cti.codes import UserType
 from cti_mqtt.cti.layout import U32, CountedBytes, Field, char, flag, number, wchar
+from cti_mqtt.cti.results import ConnectResult, LoginResult
 from cti_mqtt.errors import InvalidRequestError
 
 

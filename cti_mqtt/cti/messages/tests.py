@@ -1,10 +1,18 @@
-"""Assign, start and stop: what a test needs."""
+"""Assign, start, stop, resume, continue, jump: the life of a test."""
 
 from dataclasses import dataclass
 from typing import Annotated
 
-from cti_mqtt.cti.codes import META_VARIABLE_COUNT, AssignResult, StartResult, StopResult
+from cti_mqtt.cti.codes import META_VARIABLE_COUNT
 from cti_mqtt.cti.layout import F32, I32, U32, CountedNumbers, array, flag, number, wchar
+from cti_mqtt.cti.results import (
+    AssignResult,
+    ContinueResult,
+    JumpResult,
+    ResumeResult,
+    StartResult,
+    StopResult,
+)
 
 NO_CHANNEL = -1  # a successful start may name no channel (v1.1), or the channel (as captured)
 
@@ -73,3 +81,62 @@ class StopFeedback:
 
     channel: I32
     result: Annotated[StopResult, number("B", StopResult, reserved=101)]
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRequest:
+    """Takes a stopped test up again, on a channel or on all.
+
+    Source: v1.1, "Resume".
+    """
+
+    channel: I32
+    all_channels: Annotated[bool, flag(reserved=101)] = False
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeFeedback:
+    """One a channel."""
+
+    channel: I32
+    result: Annotated[ResumeResult, number("B", ResumeResult, reserved=101)]
+
+
+@dataclass(frozen=True, slots=True)
+class ContinueRequest:
+    """Ends the pause of some channels.
+
+    Source: v4.5 and captures (v1.1 shows no channel list).
+    """
+
+    channels: Annotated[tuple[int, ...], CountedNumbers("H")]
+
+
+@dataclass(frozen=True, slots=True)
+class ContinueFeedback:
+    """One a channel; on success `channel` may be NO_CHANNEL."""
+
+    channel: I32
+    result: Annotated[ContinueResult, number("B", ContinueResult, reserved=101)]
+
+
+@dataclass(frozen=True, slots=True)
+class JumpRequest:
+    """Goes on at another step of the running schedule.
+
+    Attributes:
+        step: from 0; a step past the end stops the test.
+
+    Source: v1.1, "Jump to step".
+    """
+
+    step: I32
+    channel: Annotated[int, number("i", reserved=101)]
+
+
+@dataclass(frozen=True, slots=True)
+class JumpFeedback:
+    """Whether the channel jumped."""
+
+    channel: I32
+    result: Annotated[JumpResult, number("B", JumpResult, reserved=101)]
