@@ -27,14 +27,14 @@ from cti_mqtt.cti.codes import META_VARIABLE_COUNT
 from cti_mqtt.errors import ConfigurationError
 from cti_mqtt.validation import describe
 
-VERBS = ("start", "stop", "assign", "set_mv")
+VERBS = ("start", "stop", "resume", "continue", "jump", "assign", "set_mv", "message", "schedules")
 CYCLER_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 RESERVED_IDS = frozenset({"bridge"})
 MAX_CHANNELS = 1024
 DEFAULT_BASE_TOPIC = "cti"
 LONGEST_CREDENTIAL = 32  # bytes in the login message
 
-Verb = Literal["start", "stop", "assign", "set_mv"]
+Verb = Literal["start", "stop", "resume", "continue", "jump", "assign", "set_mv", "message", "schedules"]
 Port = Annotated[int, Field(ge=1, le=65535)]
 PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seconds = PositiveNumber

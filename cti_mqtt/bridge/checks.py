@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from cti_mqtt import config
-from cti_mqtt.bridge.orders import ORDERS, STATE_VERBS, Assign, Deadline, Expect, Order, Start
+from cti_mqtt.bridge.orders import CYCLER_VERBS, ORDERS, STATE_VERBS, Assign, Deadline, Expect, Order, Start
 from cti_mqtt.bridge.readings import ReadingBook
 from cti_mqtt.bridge.station import Station
 from cti_mqtt.bridge.topics import CommandTopic
@@ -39,6 +39,8 @@ def check_addressee(topic: CommandTopic, station: Station | None) -> Station:
         raise Refusal("not_allowed", f"control of {station.name} is switched off (cyclers.{station.name}.control)")
     if topic.verb not in ORDERS:
         raise Refusal("unknown_command", f"there is no command {topic.verb!r}; there are {', '.join(ORDERS)}")
+    if topic.verb in CYCLER_VERBS and topic.channel_text is not None:
+        raise Refusal("unknown_command", f"{topic.verb} is a command to the cycler, not to a channel")
     if station.info is None:
         raise Refusal("not_connected", f"{station.name} has not been reached yet, so its channels are not known")
     return station

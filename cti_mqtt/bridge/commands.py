@@ -13,7 +13,8 @@ from cti_mqtt.bridge import checks
 from cti_mqtt.bridge.bus import Bus, Happening, Item, Poll, ReplyTo, Result
 from cti_mqtt.bridge.checks import BusyBoard, Refusal
 from cti_mqtt.bridge.clock import Clock, stamp
-from cti_mqtt.bridge.execution import Executor, Job
+from cti_mqtt.bridge.execution import Executor
+from cti_mqtt.bridge.jobs import Job
 from cti_mqtt.bridge.mqtt import Incoming
 from cti_mqtt.bridge.orders import (
     STATE_VERBS,

@@ -19,7 +19,10 @@ from cti_mqtt.validation import describe
 
 MAX_PAYLOAD_BYTES = 256 * 1024
 SET_MV = "set_mv"
-STATE_VERBS = frozenset({"start", "stop"})  # those that change a channel's state, and exclude each other
+STATE_VERBS = frozenset({"start", "stop", "resume", "continue", "jump"})  # they exclude each other
+CYCLER_VERBS = frozenset({"message", "schedules"})  # about the cycler as a whole: no channel, no channels
+LONGEST_MESSAGE = 1000  # UTF-16 units; with the date in front it must fit into 1023
+MAX_STEP = 65535
 
 
 class MalformedError(ValueError):
@@ -127,7 +130,41 @@ class Stop(Order):
     """Stop the test."""
 
 
-ORDERS: dict[str, type[Order]] = {"start": Start, "stop": Stop, "assign": Assign, SET_MV: SetMv}
+class Resume(Order):
+    """Take a stopped test up again."""
+
+
+class Continue(Order):
+    """End a pause."""
+
+
+class Jump(Order):
+    """Go on at another step of the running schedule."""
+
+    step: Annotated[int, Field(ge=1, le=MAX_STEP)]
+
+
+class ShowMessage(Order):
+    """Show a text to the person at the console."""
+
+    text: Annotated[str, Field(min_length=1, max_length=LONGEST_MESSAGE)]
+
+
+class ListSchedules(Order):
+    """Publish anew which schedule files there are."""
+
+
+ORDERS: dict[str, type[Order]] = {
+    "start": Start,
+    "stop": Stop,
+    "resume": Resume,
+    "continue": Continue,
+    "jump": Jump,
+    "assign": Assign,
+    SET_MV: SetMv,
+    "message": ShowMessage,
+    "schedules": ListSchedules,
+}
 
 
 def _by_index(values: Mapping[str, float] | None) -> Mapping[int, float]:
@@ -226,6 +263,10 @@ def new_id() -> str:
 
 
 def _check_channels(verb: str, order: Order, *, to_cycler: bool) -> None:
+    if verb in CYCLER_VERBS:
+        if order.channels is not None:
+            raise MalformedError(f"channels: {verb} is about the cycler as a whole")
+        return
     if to_cycler and order.channels is None:
         raise MalformedError('channels: missing; give a list such as [1, 2] or "all"')
     if not to_cycler and order.channels is not None:

@@ -19,6 +19,8 @@ from cti_mqtt.errors import ChecksumError, CtiMqttError, OutcomeUnknownError
 T = TypeVar("T")
 
 URGENT, NORMAL = 0, 1
+READINGS_QUIET_S = 2.0  # silence after part of the readings that means: no more of them are coming
+UPDATES_QUIET_S = 0.1  # the same for the answers to an advanced update
 
 Gate = Callable[[], None]
 
@@ -41,10 +43,12 @@ class Exchange(ABC, Generic[T]):
         outcome: what the caller waits for.
         sent: whether the request was handed to the socket.
         finished: whether nothing more is expected.
-        partial: whether silence after part of the answer ends it sooner than the time-out.
+        quiet_s: how long a silence after part of the answer ends it; None where only the time-out does.
+        alone: whether it waits while another of its command is in flight: nobody could tell whose an answer is.
     """
 
-    partial = False
+    quiet_s: float | None = None
+    alone = False
 
     def __init__(self, request: Any, priority: int = NORMAL, gate: Gate = open_gate) -> None:
         self.request = request
@@ -69,11 +73,15 @@ class Exchange(ABC, Generic[T]):
         if not self.outcome.done():
             self.outcome.set_result(value)
 
-    def fail(self, error: CtiMqttError) -> None:
+    def fail(self, error: Exception) -> None:
         """Settle with an error."""
         self.finished = True
         if not self.outcome.done():
             self.outcome.set_exception(error)
+
+
+def _damaged() -> ChecksumError:
+    return ChecksumError("the feedback arrived with a wrong checksum, which proves nothing")
 
 
 class SingleExchange(Exchange[Any]):
@@ -94,7 +102,7 @@ class SingleExchange(Exchange[Any]):
         if self._channel is not None and feedback.channel not in {self._channel, NO_CHANNEL}:
             return False
         if self.command.control and checksum is Checksum.WRONG:
-            self.fail(ChecksumError("the feedback arrived with a wrong checksum, which proves nothing"))
+            self.fail(_damaged())
         else:
             self.succeed(feedback)
         return True
@@ -107,11 +115,25 @@ class ManyChannelsExchange(Exchange[Mapping[int, ChannelOutcome]]):
     """One feedback a channel answers it: a start of several channels, a stop or an assignment of all.
 
     Feedbacks that name their channel count first. Successes that name none fill the rest only if as many feedbacks came
-    as channels were asked; a rest without proof is an error value a channel, not a failure of the whole.
+    as channels were asked; a rest without proof is an error value a channel, not a failure of the whole. The same goes
+    for refusals that name none, as long as all of them say the same.
+
+    Args:
+        channels: the wire channels that are asked, each once.
+        alone: for a command whose feedbacks may name no channel.
     """
 
-    def __init__(self, request: Any, channels: Collection[int], priority: int = NORMAL, gate: Gate = open_gate) -> None:
+    def __init__(
+        self,
+        request: Any,
+        channels: Collection[int],
+        priority: int = NORMAL,
+        gate: Gate = open_gate,
+        *,
+        alone: bool = False,
+    ) -> None:
         super().__init__(request, priority, gate)
+        self.alone = alone
         self._channels = list(channels)
         self._results: dict[int, ChannelOutcome] = {}
         self._unnamed: list[tuple[Code, Checksum]] = []
@@ -121,11 +143,7 @@ class ManyChannelsExchange(Exchange[Mapping[int, ChannelOutcome]]):
         if feedback.channel == NO_CHANNEL:
             self._unnamed.append((feedback.result, checksum))
         elif feedback.channel in self._channels and feedback.channel not in self._results:
-            self._results[feedback.channel] = (
-                ChecksumError("the feedback arrived with a wrong checksum, which proves nothing")
-                if checksum is Checksum.WRONG
-                else feedback.result
-            )
+            self._results[feedback.channel] = _damaged() if checksum is Checksum.WRONG else feedback.result
         else:
             return False
         if len(self._results) + len(self._unnamed) == len(self._channels):
@@ -134,7 +152,8 @@ class ManyChannelsExchange(Exchange[Mapping[int, ChannelOutcome]]):
         return True
 
     def _fill_rest(self) -> None:
-        proven = all(result == 0 and checksum is not Checksum.WRONG for result, checksum in self._unnamed)
+        sound = all(checksum is not Checksum.WRONG for _, checksum in self._unnamed)
+        proven = sound and len({result for result, _ in self._unnamed}) == 1
         for channel in self._channels:
             if channel not in self._results:
                 self._results[channel] = (
@@ -156,17 +175,21 @@ class ManyChannelsExchange(Exchange[Mapping[int, ChannelOutcome]]):
 class ReadExchange(Exchange[list[ChannelRecord]]):
     """Readings, in whatever way the server splits them; settles with all that came, wanted or not.
 
+    One at a time: of two in flight, one that lacks channels would take what the other waits for.
+
     Args:
         wanted: the wire channels that complete it; empty where only the server knows (running, unsafe).
     """
 
-    partial = True
+    quiet_s = READINGS_QUIET_S
+    alone = True
 
     def __init__(self, request: Any, wanted: Collection[int]) -> None:
         super().__init__(request)
         self._missing = set(wanted)
         self._open_ended = not wanted
         self._one = len(self._missing) == 1
+        self._heard = False
         self._records: dict[int, ChannelRecord] = {}
 
     @property
@@ -182,6 +205,7 @@ class ReadExchange(Exchange[list[ChannelRecord]]):
             return False
         if feedback.records and not new:
             return False
+        self._heard = True
         self._records.update(new)
         self._missing.difference_update(new)
         nobody_there = self._one and not feedback.records
@@ -190,8 +214,45 @@ class ReadExchange(Exchange[list[ChannelRecord]]):
         return True
 
     def run_out(self, error: CtiMqttError) -> None:
-        """Part of an answer is worth having."""
-        if self._records or self._open_ended:
+        """Part of an answer is worth having; silence is none, whatever was asked."""
+        if self._heard:
             self.succeed(list(self._records.values()))
         else:
             self.fail(error)
+
+
+class UpdatesExchange(Exchange[Mapping[int, ChannelOutcome]]):
+    """The answers to an advanced update: one a packet or one a channel, the documents do not say.
+
+    Done with the first feedback plus a short silence. A single feedback counts for all channels, several count by
+    channel.
+    """
+
+    quiet_s = UPDATES_QUIET_S
+    alone = True
+
+    def __init__(self, request: Any, channels: Collection[int], gate: Gate = open_gate) -> None:
+        super().__init__(request, NORMAL, gate)
+        self._channels = list(channels)
+        self._answers: list[tuple[int, ChannelOutcome]] = []
+
+    def offer(self, feedback: Any, checksum: Checksum) -> bool:
+        """Takes everything; ends at once when each of several channels has answered."""
+        outcome = _damaged() if checksum is Checksum.WRONG else feedback.result
+        self._answers.append((feedback.channel, outcome))
+        if len(self._channels) == 1 or {channel for channel, _ in self._answers} >= set(self._channels):
+            self._settle()
+        return True
+
+    def run_out(self, error: CtiMqttError) -> None:
+        """Silence after an answer is its end; silence alone is none."""
+        if self._answers:
+            self._settle()
+        else:
+            self.fail(error)
+
+    def _settle(self) -> None:
+        missing = OutcomeUnknownError("the cycler answered for other channels, not for this one")
+        by_channel = dict(self._answers)
+        single = self._answers[0][1] if len(self._answers) == 1 else missing
+        self.succeed({channel: by_channel.get(channel, single) for channel in self._channels})

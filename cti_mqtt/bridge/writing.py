@@ -1,0 +1,70 @@
+"""Assigning schedules and writing meta variables."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from cti_mqtt.bridge.jobs import Job
+from cti_mqtt.bridge.orders import Assign, Order
+from cti_mqtt.bridge.station import Station
+from cti_mqtt.bridge.verdict import Outcome, Verdict, of_answer, of_code, of_error, refused
+from cti_mqtt.cti.codes import META_VARIABLE_COUNT
+from cti_mqtt.errors import CtiMqttError
+
+
+async def assign(station: Station, channel: int, order: Assign, gate: Callable[[], None]) -> Verdict:
+    """Assign a schedule to one channel."""
+    values = order.values_for(channel)
+    try:
+        code = await station.cycler.assign(
+            channel,
+            order.schedule,
+            barcode=order.barcode,
+            capacity_ah=order.capacity_ah or 0.0,
+            meta_variables=[values.get(index, 0.0) for index in range(1, META_VARIABLE_COUNT + 1)],
+            gate=gate,
+        )
+    except CtiMqttError as error:
+        return of_error(error)
+    return of_code(code, f"{order.schedule} assigned" if code == 0 else "")
+
+
+async def write_values(station: Station, channel: int, order: Order, gate: Callable[[], None]) -> Verdict:
+    """Write an order's meta variables on one channel, one after the other; the worst outcome counts."""
+    verdicts = []
+    for index, value in order.values_for(channel).items():
+        try:
+            verdict = of_code(await station.cycler.set_meta_variable(channel, index, value, gate=gate))
+        except CtiMqttError as error:
+            verdict = of_error(error)
+        if verdict.outcome is Outcome.SUCCEEDED:
+            station.variables.accepted(channel, index, value)
+            verdict = replace(verdict, message=f"MV_UD{index} = {value:g}")
+        else:
+            verdict = replace(verdict, message=f"MV_UD{index}: {verdict.message}")
+        verdicts.append(verdict)
+    if not verdicts:
+        return refused("malformed", f"values: none for channel {channel}")
+    worst = max(verdicts, key=lambda verdict: verdict.outcome)
+    return replace(worst, message="; ".join(verdict.message for verdict in verdicts))
+
+
+async def write_many(station: Station, job: Job) -> dict[int, Verdict]:
+    """Write an order's meta variables on several channels, in as few packets as hold them."""
+    values = {channel: job.order.values_for(channel) for channel in job.channels}
+    if sum(map(len, values.values())) <= 1:
+        (channel,) = values
+        return {channel: await write_values(station, channel, job.order, job.gate)}
+    try:
+        answers = await station.cycler.update_meta_variables(values, gate=job.gate)
+    except CtiMqttError as error:
+        return dict.fromkeys(values, of_error(error))
+    return {channel: _noted(station, channel, values[channel], of_answer(answers[channel])) for channel in values}
+
+
+def _noted(station: Station, channel: int, values: Mapping[int, float], verdict: Verdict) -> Verdict:
+    """Remember what the cycler took, and say what it was."""
+    if verdict.outcome is not Outcome.SUCCEEDED:
+        return verdict
+    for index, value in values.items():
+        station.variables.accepted(channel, index, value)
+    return replace(verdict, message="; ".join(f"MV_UD{index} = {value:g}" for index, value in values.items()))
