@@ -11,14 +11,16 @@
     |   |-- LoginRefusedError        the cycler answered and said no
     |   `-- WithdrawnError           taken back before its turn came
     |-- UnsupportedCommandError      the cycler does not know the command; nothing was done
+    |-- FileRefusedError             the cycler said no to something about a file; its result code is kept
+    |-- FileTransferError            a file did not come through whole, not the second time either; trying again is safe
     `-- OutcomeUnknownError          it was sent and no sound feedback came;
         |                            a control command must NOT be sent again
         |-- FeedbackTimeoutError     silence
         |-- ConnectionLostError      the connection ended first
         `-- ChecksumError            a feedback came, damaged
 
-A cycler that understands a command and says no is not an error: its result code is a value
-(see :mod:`cti_mqtt.cti.codes`).
+A cycler that understands a control command and says no is not an error: its result code is a value
+(see :mod:`cti_mqtt.cti.results`). A file is there or not, so there a no is an error that holds the code.
 """
 
 
@@ -26,7 +28,7 @@ class CtiMqttError(Exception):
     """Whatever this package raises on purpose."""
 
 
-class ConfigurationError(CtiMqttError):
+class ConfigurationError(CtiMqttError, ValueError):
     """The configuration is wrong.
 
     Attributes:
@@ -74,6 +76,25 @@ class WithdrawnError(NotSentError):
 
 class UnsupportedCommandError(CtiMqttError):
     """The cycler answered that it does not know the command (0xBB111111); nothing was done."""
+
+
+class FileRefusedError(CtiMqttError):
+    """The cycler said no to something about a file.
+
+    Attributes:
+        code: its result: a BrowseResult, DownloadResult, UploadResult or FileResult.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class FileTransferError(CtiMqttError):
+    """A file did not come through whole, not the second time either, or is more than is taken.
+
+    Nothing is left behind on this side; trying again is safe.
+    """
 
 
 class OutcomeUnknownError(CtiMqttError):

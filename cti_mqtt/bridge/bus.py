@@ -80,6 +80,14 @@ class ChannelState:
 
 
 @dataclass(frozen=True, slots=True)
+class Schedules:
+    """The schedule files on a cycler, as they can be assigned."""
+
+    cycler: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MetaVariables:
     """The variables that this bridge wrote and the cycler accepted since the test started."""
 
@@ -133,7 +141,7 @@ class Health:
     body: Mapping[str, Any] = field(hash=False)
 
 
-Item = Poll | StaleReading | CyclerState | ChannelState | MetaVariables | Happening | Result | Health
+Item = Poll | StaleReading | CyclerState | ChannelState | MetaVariables | Schedules | Happening | Result | Health
 
 
 class Bus:

@@ -17,10 +17,12 @@ from cti_mqtt.bridge.execution import Executor
 from cti_mqtt.bridge.jobs import Job
 from cti_mqtt.bridge.mqtt import Incoming
 from cti_mqtt.bridge.orders import (
+    CYCLER_VERBS,
     STATE_VERBS,
     Deadline,
     MalformedError,
     Order,
+    ShowMessage,
     new_id,
     parse_order,
     parse_stop,
@@ -38,6 +40,7 @@ log = logging.getLogger(__name__)
 
 MAX_UNFINISHED = 1000  # commands a cycler; beyond, they would only grow old
 MAX_CORRELATION_BYTES = 1024
+WHOLE_CYCLER = 0  # stands for the channel where a command is about none
 
 
 @dataclass(slots=True)
@@ -139,7 +142,9 @@ class Commander:
         command.dry_run = order.dry_run or control.mode == "shadow"
         checks.check_permitted_steps(order, control)
         checks.check_server_needs(order, station)
-        if channel is None:
+        if topic.verb in CYCLER_VERBS:
+            self._take_whole(command, station, order)
+        elif channel is None:
             self._take_many(command, station, order)
         else:
             self._take(command, station, order, (channel,), partial(self._answer_channel, command, station))
@@ -161,7 +166,22 @@ class Commander:
         command.id = order.id or command.id
         return order
 
-    # --- one channel, or many ---
+    # --- one channel, many, or the cycler as a whole ---
+
+    def _take_whole(self, command: Command, station: Station, order: Order) -> None:
+        """A command that is about no channel: one answer, on the cycler's topic."""
+        deadline = self._deadline(command, station, order)
+        checks.check_age(deadline, self._clock.now())
+        if isinstance(order, ShowMessage):
+            checks.check_control_right(station)
+        checks.check_online(station)
+        self._check_load(station, command.topic.verb)
+        answer = partial(self._answer_whole, command, station)
+        job = Job(order, (WHOLE_CYCLER,), partial(self._still_in_time, deadline), answer)
+        self._spawn(command, station, job)
+
+    def _deadline(self, command: Command, station: Station, order: Order) -> Deadline:
+        return Deadline(order, command.received_at, command.incoming.expiry_s, station.settings.control.max_age_s)
 
     def _take_many(self, command: Command, station: Station, order: Order) -> None:
         """A command to the cycler: each channel stands for itself, and a summary comes last."""
@@ -201,7 +221,7 @@ class Commander:
         answer: Callable[[int, Verdict], None],
     ) -> None:
         """The checks that depend on the moment; then it goes its way."""
-        deadline = Deadline(order, command.received_at, command.incoming.expiry_s, station.settings.control.max_age_s)
+        deadline = self._deadline(command, station, order)
         verb = command.topic.verb
         ready = []
         for channel in channels:
@@ -281,7 +301,7 @@ class Commander:
 
     async def _check_readings(self, command: Command, station: Station, job: Job) -> Job:
         """The checks against what the channels show and hold; the job for those that pass."""
-        if command.topic.verb == "stop":
+        if command.topic.verb == "stop" or command.topic.verb in CYCLER_VERBS:
             return job
         if job.order.expect is not None:
             await self._freshen(station, job.channels)
@@ -320,6 +340,9 @@ class Commander:
             waiting = self._unresolved.setdefault((station.name, channel), [])
             waiting.append((command.id, command.topic.verb))
         self._publish(command, station.name, str(channel), body, reply=command.topic.channel_text is not None)
+
+    def _answer_whole(self, command: Command, station: Station, _: int, verdict: Verdict) -> None:
+        self._publish(command, station.name, None, self._body(command, None, verdict, None), reply=True)
 
     def _answer_many(self, command: Command, station: Station, verdicts: Mapping[int, Verdict]) -> None:
         worst = max(verdicts.values(), key=lambda verdict: verdict.outcome)

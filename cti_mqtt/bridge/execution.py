@@ -11,11 +11,12 @@ from functools import partial
 
 from cti_mqtt.bridge.bus import Reading
 from cti_mqtt.bridge.jobs import Job, StopGuard, shown_step, status_text, verify
-from cti_mqtt.bridge.orders import Assign, Continue, Jump, Resume, SetMv, Start, Stop
+from cti_mqtt.bridge.orders import Assign, Continue, Jump, ListSchedules, Resume, SetMv, ShowMessage, Start, Stop
 from cti_mqtt.bridge.starting import Starting
 from cti_mqtt.bridge.station import Station
 from cti_mqtt.bridge.transitions import in_test
 from cti_mqtt.bridge.verdict import Outcome, Verdict, of_answer, of_error
+from cti_mqtt.bridge.whole import list_schedules, show_message
 from cti_mqtt.bridge.writing import assign, write_many
 from cti_mqtt.client import ChannelOutcome
 from cti_mqtt.cti.codes import Code, StatusClass
@@ -66,6 +67,10 @@ class Executor:
             case SetMv():
                 for channel, verdict in (await write_many(station, job)).items():
                     job.answer(channel, verdict)
+            case ShowMessage() as order:
+                job.answer(job.channels[0], await show_message(station, order, job.gate))
+            case ListSchedules():
+                job.answer(job.channels[0], await list_schedules(station))
             case _:
                 await self._change_state(job, self._change(job, guard))
 

@@ -5,14 +5,16 @@ import logging
 import math
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from cti_mqtt import config
-from cti_mqtt.bridge.bus import Bus, CyclerState, Happening
+from cti_mqtt.bridge.bus import Bus, CyclerState, Happening, Schedules
 from cti_mqtt.bridge.clock import Clock, stamp
 from cti_mqtt.bridge.readings import ReadingBook
 from cti_mqtt.bridge.variables import VariableBook
 from cti_mqtt.client import Backoff, Credentials, Cycler, Endpoint, Supervisor
+from cti_mqtt.client.files import FileClient
 from cti_mqtt.cti.messages.channels import AuxOption
 from cti_mqtt.cti.messages.session import LoginFeedback
 from cti_mqtt.cti.stream import ChecksumPolicy
@@ -20,6 +22,8 @@ from cti_mqtt.errors import CtiMqttError, LoginRefusedError
 
 log = logging.getLogger(__name__)
 
+SCHEDULE_DIRECTORY = "Work"
+SCHEDULE_SUFFIXES = (".sdx", ".sdu")
 RESTART_WAIT_S = 5.0  # after a bug, not to fill the log
 
 _AUX_OPTIONS = {"aux": AuxOption.AUXILIARY, "bms": AuxOption.BMS, "smb": AuxOption.SMB}
@@ -34,9 +38,9 @@ class Counters:
     poll_duration_ms: float | None = None
 
 
-def connector(name: str, settings: config.Cycler) -> Callable[[], AbstractAsyncContextManager[Cycler]]:
-    """How to open a session with a configured cycler."""
-    endpoint = Endpoint(
+def endpoint(name: str, settings: config.Cycler) -> Endpoint:
+    """Where a configured cycler is, and how to talk to it."""
+    return Endpoint(
         name,
         settings.host,
         settings.port,
@@ -44,9 +48,22 @@ def connector(name: str, settings: config.Cycler) -> Callable[[], AbstractAsyncC
         ChecksumPolicy(settings.checksum),
         pipelining=settings.pipelining == "auto",
     )
-    password = settings.password.get_secret_value() if settings.password else ""
-    credentials = Credentials(settings.username or "", password)
-    return lambda: Cycler.connect(endpoint, credentials)
+
+
+def credentials(settings: config.Cycler) -> Credentials:
+    """Who logs in."""
+    return Credentials(settings.username or "", settings.password.get_secret_value() if settings.password else "")
+
+
+def connector(name: str, settings: config.Cycler) -> Callable[[], AbstractAsyncContextManager[Cycler]]:
+    """How to open a session with a configured cycler."""
+    return lambda: Cycler.connect(endpoint(name, settings), credentials(settings))
+
+
+def file_connector(name: str, settings: config.Cycler) -> Callable[[], AbstractAsyncContextManager[FileClient]]:
+    """How to open a session with its file port."""
+    where = replace(endpoint(f"{name} (files)", settings), port=settings.file_port)
+    return lambda: FileClient.connect(where, credentials(settings))
 
 
 class Station:
@@ -74,6 +91,7 @@ class Station:
         self.book = ReadingBook(name, settings.poll_interval_s, bus, clock, self.variables)
         self._bus = bus
         self._clock = clock
+        self._open_files = file_connector(name, settings)
         self._supervisor = Supervisor(connector(name, settings), self, backoff)
         self._aux = AuxOption(sum(_AUX_OPTIONS[kind] for kind in set(settings.aux)))
         self._up = asyncio.Event()
@@ -193,6 +211,22 @@ class Station:
             self._last_poll_at = loop.time()
             self.counters.poll_duration_ms = 1000 * (self._last_poll_at - began)
         self.book.record(records)
+
+    async def publish_schedules(self) -> tuple[str, ...]:
+        """Look up which schedule files there are, over the file port, and publish their names.
+
+        Raises:
+            CtiMqttError: the file port does not answer, or has no such directory.
+        """
+        async with self._open_files() as files:
+            listing = await files.browse(SCHEDULE_DIRECTORY)
+        names = tuple(sorted(entry.name for entry in listing.entries if entry.name.lower().endswith(SCHEDULE_SUFFIXES)))
+        self._bus.publish(Schedules(self.name, names))
+        return names
+
+    def local_time(self) -> datetime:
+        """The time of day where the bridge runs, for people."""
+        return self._clock.now().astimezone()
 
     async def _watch_ages(self) -> None:
         while True:

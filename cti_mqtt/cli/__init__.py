@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from cti_mqtt import __version__
+from cti_mqtt.cli import files
 from cti_mqtt.cli.check import check
 from cti_mqtt.cli.demo import demo
 from cti_mqtt.cli.run import run
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 for command in (run, demo, simulate, check, watch, send):
     app.command()(command)
+app.add_typer(files.app, name="files")
 
 
 def _show_version(wanted: bool) -> None:

@@ -10,10 +10,13 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from cti_mqtt.simulator import (
+    LARGEST_FILE_BYTES,
     MAX_CHANNELS,
     AnswerStyle,
     ChecksumStyle,
+    ChunkFault,
     ControlPolicy,
+    Document,
     Faults,
     ForcedResult,
     Identity,
@@ -22,13 +25,15 @@ from cti_mqtt.simulator import (
     SimulatedCycler,
     SimulatedServer,
     TextStyle,
+    UpdateAnswer,
     User,
 )
+from cti_mqtt.simulator.faults import COMMAND_NAMES
 
 K = TypeVar("K")
 T = TypeVar("T")
 
-_COMMANDS = "login, connect, channels_info, assign, start, stop, set_meta_variable"
+_COMMANDS = ", ".join(sorted(COMMAND_NAMES))
 _CYCLER, _FAULTS = "The cycler", "Quirks and faults"
 
 
@@ -49,6 +54,9 @@ Password = Annotated[str, _cycler("The user's password.")]
 Viewer = Annotated[list[str] | None, _cycler("NAME:PASSWORD of somebody who may look, not control; repeatable.")]
 Speed = Annotated[float, _cycler("Simulated seconds per second; more than 0.")]
 Seed = Annotated[int, _cycler("Makes the batteries differ; the same seed, the same batteries.")]
+Files = Annotated[
+    Path | None, _cycler("The directory with the files of the cycler; else a temporary one, removed at the end.")
+]
 RecordFile = Annotated[Path | None, _cycler("Append each request and its effect to this file, a JSON object a line.")]
 Control = Annotated[ControlPolicy, _cycler("Who gets the right to control: everyone entitled, the first, nobody.")]
 VersionCode = Annotated[
@@ -65,7 +73,17 @@ Checksum = Annotated[ChecksumStyle, _fault("Feedback checksums: good, behind the
 ChecksumOf = Annotated[list[str] | None, _fault(f"Limit --checksum to this command: {_COMMANDS}; repeatable.")]
 Text = Annotated[TextStyle, _fault("Text fields: clean, stale bytes after the NUL, or bytes that do not decode.")]
 Units = Annotated[bool, _fault("BMS and SMB values with units (v4.5) or without (v1.1).")]
-StartNamesChannel = Annotated[bool, _fault("A successful start is answered with its channel, or with -1.")]
+StartNamesChannel = Annotated[bool, _fault("A successful start or continue is answered with its channel, or with -1.")]
+AdvancedAnswer = Annotated[UpdateAnswer, _fault("Advanced updates: one feedback a packet, or one a channel.")]
+AdvancedLimit = Annotated[Document, _fault("A second advanced update within 200 ms: 0x14 (v1.1) or 0x13 (v4.5).")]
+Calibration = Annotated[Document, _fault("A calibration that does not start: 0 (v1.1) or 2 (v4.5).")]
+UploadFeedback = Annotated[Document, _fault("The result of an upload comes last (v1.1) or first (v4.5).")]
+NewerBrowse = Annotated[bool, _fault("Browsing what is no directory: 4 instead of 3.", "--newer-browse")]
+FirstIndex = Annotated[int, _fault("What the first chunk of a download is called.", min=0, max=1)]
+LargestFile = Annotated[int, _fault("Larger files, in bytes, are not given away and not taken.", min=0)]
+BadMd5 = Annotated[str | None, _fault("CHUNK, or CHUNK:TIMESx: a wrong MD5 in a download, refused in an upload.")]
+CutChunk = Annotated[str | None, _fault("CHUNK, or CHUNK:TIMESx: the connection ends in this chunk of a file.")]
+DelayChunk = Annotated[float, _fault("Seconds before each chunk of a download, and each answer to one.", min=0)]
 Picture = Annotated[int, _fault("Bytes of picture in the login feedback.", min=0, max=4_000_000)]
 Junk = Annotated[int, _fault("Bytes of junk before each frame.", min=0)]
 Segment = Annotated[int, _fault("Write feedbacks in pieces of so many bytes; 0: as they are.", min=0)]
@@ -99,6 +117,7 @@ def simulate(
     viewer: Viewer = None,
     speed: Speed = 1.0,
     seed: Seed = 1,
+    files: Files = None,
     record: RecordFile = None,
     control: Control = ControlPolicy.SHARED,
     version_code: VersionCode = 1,
@@ -130,10 +149,21 @@ def simulate(
     comm_failure: CommFailure = None,
     cut_after_frames: CutAfterFrames = None,
     cut_after_requests: CutAfterRequests = None,
+    advanced_answer: AdvancedAnswer = UpdateAnswer.PACKET,
+    advanced_limit: AdvancedLimit = Document.V11,
+    calibration: Calibration = Document.V11,
+    upload_feedback: UploadFeedback = Document.V11,
+    newer_browse: NewerBrowse = False,
+    first_index: FirstIndex = 0,
+    largest_file: LargestFile = LARGEST_FILE_BYTES,
+    bad_md5: BadMd5 = None,
+    cut_chunk: CutChunk = None,
+    delay_chunk: DelayChunk = 0.0,
 ) -> None:
     """Run a simulated cycler: channels with batteries, schedules and users, as MITS Pro serves them.
 
     Schedules: CCCV.sdx, Discharge.sdx, Rest.sdx, Formation.sdx, Pause.sdx and ClosedLoop.sdx that charges with MV_UD1.
+    They lie in the directory Work of the file port; copies of them can be assigned as well, other .sdx files rest.
 
     Example: cti-mqtt simulate --port 0 --channels 8 --speed 100 --result stop=0x11:10s --record asked.jsonl
     """
@@ -168,6 +198,16 @@ def simulate(
             comm_failures=frozenset(channel - 1 for channel in comm_failure or ()),
             cut_after_frames=cut_after_frames,
             cut_after_requests=cut_after_requests,
+            advanced_answer=advanced_answer,
+            advanced_limit=advanced_limit,
+            calibration=calibration,
+            upload_feedback=upload_feedback,
+            newer_browse=newer_browse,
+            first_index=first_index,
+            largest_file_bytes=largest_file,
+            bad_md5=ChunkFault.parse(bad_md5) if bad_md5 else None,
+            cut_chunk=ChunkFault.parse(cut_chunk) if cut_chunk else None,
+            chunk_delay_s=delay_chunk,
         ),
     )
     cycler = SimulatedCycler(
@@ -179,8 +219,9 @@ def simulate(
         bms_count=bms,
         smb_count=smb,
         rng=random.Random(seed),  # noqa: S311 - batteries, not secrets
+        on_message=lambda text: typer.echo(f"message: {text!r}"),
     )
-    _run(cycler, record, host=host, port=port, file_port=file_port, faults=faults, username=username)
+    _run(cycler, record, host=host, port=port, file_port=file_port, faults=faults, files=files, username=username)
 
 
 def _run(cycler: SimulatedCycler, record: Path | None, *, username: str, **where: Any) -> None:

@@ -14,7 +14,7 @@ from cti_mqtt.cti.messages import channels, extended, files, service, session, t
 KIB, MIB = 1024, 1024 * 1024
 DEFAULT_BOUND = 64 * KIB
 CHANNELS_BOUND = 16 * MIB
-FILE_BOUND = 1 * MIB  # one chunk of a file
+FILE_BOUND = 1 * MIB  # one chunk of a file, or a directory of some thousand entries
 LOGIN_BOUND = 4 * MIB  # it can hold a picture
 
 
@@ -150,7 +150,7 @@ COMMANDS = (
     ),
     Command(
         _type(_C.BROWSE, files.BrowseRequest),
-        _type(_C.BROWSE_FEEDBACK, files.BrowseFeedback),
+        _type(_C.BROWSE_FEEDBACK, files.BrowseFeedback, bound=FILE_BOUND),
     ),
     Command(
         _type(_C.DOWNLOAD, files.DownloadRequest),

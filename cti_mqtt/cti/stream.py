@@ -19,7 +19,7 @@ from cti_mqtt.cti.frame import (
     pack_frame,
     stored_checksum,
 )
-from cti_mqtt.errors import ProtocolError
+from cti_mqtt.errors import InvalidRequestError, ProtocolError
 
 
 class ChecksumPolicy(Enum):
@@ -69,10 +69,13 @@ def pack_message(message: Any) -> bytes:
     """A message as a whole frame.
 
     Raises:
-        InvalidRequestError: a value has no place in its field.
+        InvalidRequestError: a value has no place in its field, or the whole is more than the peer believes.
     """
     direction, message_type = BY_CLASS[type(message)]
-    return pack_frame(direction, message_type.code, message_type.layout.pack(message))
+    frame = pack_frame(direction, message_type.code, message_type.layout.pack(message))
+    if not message_type.believes(len(frame)):
+        raise InvalidRequestError(f"a frame of {len(frame)} bytes is too large: at most {message_type.bound} are taken")
+    return frame
 
 
 class Stream:

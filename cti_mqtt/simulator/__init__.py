@@ -14,12 +14,16 @@ from cti_mqtt.simulator.channel import Channel
 from cti_mqtt.simulator.clock import Clock, ManualClock, SimulatedClock
 from cti_mqtt.simulator.cycler import MAX_CHANNELS, Identity, SimulatedCycler
 from cti_mqtt.simulator.faults import (
+    LARGEST_FILE_BYTES,
     NO_FAULTS,
     AnswerStyle,
     ChecksumStyle,
+    ChunkFault,
+    Document,
     Faults,
     ForcedResult,
     TextStyle,
+    UpdateAnswer,
 )
 from cti_mqtt.simulator.recorder import Recorder
 from cti_mqtt.simulator.schedule import BUILT_IN, Schedule
@@ -29,6 +33,7 @@ from cti_mqtt.simulator.users import ADMIN, ControlPolicy, Session, User
 __all__ = [
     "ADMIN",
     "BUILT_IN",
+    "LARGEST_FILE_BYTES",
     "MAX_CHANNELS",
     "NO_FAULTS",
     "AnswerStyle",
@@ -37,8 +42,10 @@ __all__ = [
     "CellState",
     "Channel",
     "ChecksumStyle",
+    "ChunkFault",
     "Clock",
     "ControlPolicy",
+    "Document",
     "Faults",
     "ForcedResult",
     "Identity",
@@ -50,5 +57,6 @@ __all__ = [
     "SimulatedCycler",
     "SimulatedServer",
     "TextStyle",
+    "UpdateAnswer",
     "User",
 ]

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -10,12 +11,16 @@ from cti_mqtt.cti.codes import Selection
 from cti_mqtt.cti.commands import BY_CLASS
 from cti_mqtt.cti.frame import Direction
 from cti_mqtt.cti.messages.channels import ALL_CHANNELS, ChannelsInfoFeedback, ChannelsInfoRequest
+from cti_mqtt.cti.messages.files import DownloadFeedback, UploadFeedback
 from cti_mqtt.cti.messages.service import UnknownCommandFeedback
+from cti_mqtt.cti.messages.variables import UpdateMetaVariablesRequest
 from cti_mqtt.cti.results import LoginResult
 from cti_mqtt.cti.stream import ChecksumPolicy, Received, ReceivedUnknown, Skipped, Stream
-from cti_mqtt.simulator.clock import Clock
 from cti_mqtt.simulator.cycler import SimulatedCycler
-from cti_mqtt.simulator.faults import AnswerStyle, Faults, ForcedResult
+from cti_mqtt.simulator.desk import REQUESTS as FILE_REQUESTS
+from cti_mqtt.simulator.desk import Answer, Desk, refusal
+from cti_mqtt.simulator.faults import FILE_NAMES, AnswerStyle, UpdateAnswer
+from cti_mqtt.simulator.injector import Injector
 from cti_mqtt.simulator.recorder import Recorder, arguments, command_name, results
 from cti_mqtt.simulator.users import Session
 from cti_mqtt.simulator.wire import encode
@@ -23,32 +28,8 @@ from cti_mqtt.simulator.wire import encode
 logger = logging.getLogger(__name__)
 
 _READ_BYTES = 64 * 1024
-_FILE_PORT_COMMANDS = frozenset({"login", "connect"})
-
-
-class Injector:
-    """The faults of a server, and what has to be remembered to apply them.
-
-    Args:
-        faults: what is wrong now.
-        monotonic: real seconds, for forced results that last a while.
-    """
-
-    def __init__(self, faults: Faults, monotonic: Clock) -> None:
-        self.faults = faults
-        self._monotonic = monotonic
-        self._used: dict[ForcedResult, tuple[float, int]] = {}  # since when, how often
-
-    def forced_code(self, command: str) -> int | None:
-        """The result code that a request must be answered with; None: no such thing."""
-        now_s = self._monotonic()
-        for forced in self.faults.results:
-            since_s, times = self._used.get(forced, (now_s, 0))
-            fresh = forced.duration_s is None or now_s - since_s < forced.duration_s
-            if forced.command == command and fresh and (forced.times is None or times < forced.times):
-                self._used[forced] = (since_s, times + 1)
-                return forced.code
-        return None
+_BOTH_PORTS = frozenset({"login", "connect"})
+_LOOK_S = 0.02  # how soon the end of a connection is noticed while its answer is delayed
 
 
 class _HangUpError(Exception):
@@ -65,6 +46,7 @@ class Connection:
         cycler: who carries out the requests.
         injector: what is wrong; looked at anew for each request.
         recorder: told of each request.
+        desk: who answers its file requests; None where there are no files.
     """
 
     def __init__(
@@ -76,12 +58,14 @@ class Connection:
         cycler: SimulatedCycler,
         injector: Injector,
         recorder: Recorder,
+        desk: Desk | None = None,
     ) -> None:
         self._reader = reader
         self._writer = writer
         self._session = session
         self._cycler = cycler
         self._recorder = recorder
+        self._desk = desk
         self._sending = asyncio.Lock()
         self._tasks = asyncio.TaskGroup()
         self._injector = injector
@@ -107,6 +91,8 @@ class Connection:
             logger.debug("connection %d ended", self._session.number)
         finally:
             self._cycler.close_session(self._session)
+            if self._desk:
+                self._desk.close()
             self._writer.close()
 
     async def _converse(self) -> NoReturn:
@@ -122,7 +108,13 @@ class Connection:
                     self._record(event, answered=False, feedbacks=[])
                     await self._send(ready)
                     raise _HangUpError
-                ready += self._receive(event, position)
+                request = event.message if isinstance(event, Received) else event
+                if self._session.files and isinstance(request, FILE_REQUESTS):
+                    await self._send(ready)
+                    ready = []
+                    await self._serve_file(event, request, position)
+                else:
+                    ready += self._receive(event, position)
                 position += 1
             await self._send(ready)
         raise _HangUpError
@@ -134,13 +126,7 @@ class Connection:
         faults = self._injector.faults
         request = event.message if isinstance(event, Received) else event
         command = command_name(request)
-        self._requests += 1
-        lost = (
-            command in faults.drop
-            or (faults.drop_every > 0 and self._requests % faults.drop_every == 0)
-            or (faults.first_of_segment_only and position > 0)
-        )
-        feedbacks = [] if lost else self._carry_out(request, command)
+        feedbacks = [] if self._lost(command, position) else self._carry_out(request, command)
         answered = bool(feedbacks) and command not in faults.mute
         self._record(event, answered=answered, feedbacks=feedbacks)
         if not answered:
@@ -152,22 +138,34 @@ class Connection:
             return []
         return frames
 
+    def _lost(self, command: str, position: int) -> bool:
+        faults = self._injector.faults
+        self._requests += 1
+        return (
+            command in faults.drop
+            or (faults.drop_every > 0 and self._requests % faults.drop_every == 0)
+            or (faults.first_of_segment_only and position > 0)
+        )
+
     def _carry_out(self, request: Any, command: str) -> list[Any]:
         faults = self._injector.faults
         if isinstance(request, ReceivedUnknown):
             return [UnknownCommandFeedback(request.code, request.extended)]
-        if command in faults.unknown or (self._session.files and command not in _FILE_PORT_COMMANDS):
+        if command in faults.unknown or (self._session.files != (command in FILE_NAMES) and command not in _BOTH_PORTS):
             return [UnknownCommandFeedback(BY_CLASS[type(request)][1].code, 0)]
         code = self._injector.forced_code(command)
         if code is not None:
             return self._refuse(request, command, code)
         if isinstance(request, ChannelsInfoRequest):
             return self._read(request, faults.answer)
+        if isinstance(request, UpdateMetaVariablesRequest):
+            per_channel = faults.advanced_answer is UpdateAnswer.CHANNEL
+            return self._cycler.update_meta_variables(request, self._session, per_channel=per_channel)
         return self._cycler.handle(request, self._session)
 
     def _refuse(self, request: Any, command: str, code: int) -> list[Any]:
         """The feedbacks of a request with another result; a session without rights changes nothing."""
-        session = self._session if command == "login" else Session(0, user=self._session.user)
+        session = self._session if command == "login" else Session(0, user=self._session.user, dry=True)
         feedbacks = [
             replace(feedback, result=type(feedback.result)(code)) for feedback in self._cycler.handle(request, session)
         ]
@@ -203,6 +201,60 @@ class Connection:
             }
         )
 
+    # --- files -------------------------------------------------------------------------------------------------------
+    # Served in order, one after the other; what the client sends meanwhile waits.
+
+    async def _serve_file(self, event: Received | ReceivedUnknown, request: Any, position: int) -> None:
+        faults = self._injector.faults
+        command = command_name(request)
+        if self._lost(command, position):
+            self._record(event, answered=False, feedbacks=[])
+            return
+        answered = command not in faults.mute
+        recorded = False
+        async with aclosing(self._file_answers(request, command)) as answers:
+            async for answer in answers:
+                if not recorded:
+                    self._record(event, answered=answered, feedbacks=[answer.feedback])
+                    await self._pause(faults.delay_of(command))
+                    recorded = True
+                else:
+                    await self._pause(faults.record_delay_s)
+                if answered:
+                    await self._send_answer(answer, command)
+        if not recorded:
+            self._record(event, answered=False, feedbacks=[])
+
+    def _file_answers(self, request: Any, command: str) -> AsyncGenerator[Answer, None]:
+        faults = self._injector.faults
+        if command in faults.unknown or self._desk is None:
+            return _only(UnknownCommandFeedback(BY_CLASS[type(request)][1].code, 0))
+        code = self._injector.forced_code(command)
+        if code is not None and self._session.user is not None:
+            return _only(refusal(request, code))
+        return self._desk.answers(request, self._injector)
+
+    async def _send_answer(self, answer: Answer, command: str) -> None:
+        faults = self._injector.faults
+        if isinstance(answer.feedback, DownloadFeedback | UploadFeedback):
+            await self._pause(faults.chunk_delay_s)
+        frame = encode(answer.feedback, command, faults)
+        if answer.cut:
+            self._writer.write(frame[: len(frame) // 2])
+            raise _HangUpError
+        await self._send([frame])
+        if self._writer.is_closing():
+            raise _HangUpError
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not for somebody who has gone."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while (left := end - loop.time()) > 0:
+            await asyncio.sleep(min(left, _LOOK_S))
+            if self._writer.is_closing() or self._reader.at_eof():
+                raise _HangUpError
+
     # --- its feedbacks -----------------------------------------------------------------------------------------------
 
     async def _send_later(self, frames: list[bytes], delay_s: float, record_delay_s: float) -> None:
@@ -237,3 +289,7 @@ class Connection:
         for data in writes:
             for start in range(0, len(data), faults.segment_bytes):
                 yield data[start : start + faults.segment_bytes]
+
+
+async def _only(feedback: Any) -> AsyncGenerator[Answer, None]:
+    yield Answer(feedback)

@@ -4,46 +4,41 @@ Pure but for the clock that is passed in: nothing happens between requests; what
 when somebody asks. Channels are 0-based, as on the wire.
 """
 
-import math
 import random
-from collections.abc import Iterable, Mapping
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from cti_mqtt.cti.codes import Selection, StatusClass, UserType, meta_index
+from cti_mqtt.cti.codes import Selection, UserType
 from cti_mqtt.cti.messages.channels import ALL_CHANNELS, ChannelsInfoFeedback, ChannelsInfoRequest
+from cti_mqtt.cti.messages.service import (
+    GetSerialFeedback,
+    GetSerialRequest,
+    SendMessageFeedback,
+    SendMessageRequest,
+    StartCalibrationFeedback,
+    StartCalibrationRequest,
+)
 from cti_mqtt.cti.messages.session import ConnectFeedback, ConnectRequest, LoginFeedback, LoginRequest
-from cti_mqtt.cti.messages.tests import (
-    NO_CHANNEL,
-    AssignFeedback,
-    AssignRequest,
-    StartFeedback,
-    StartRequest,
-    StopFeedback,
-    StopRequest,
-)
-from cti_mqtt.cti.messages.variables import (
-    FLOAT_VALUE,
-    META_VARIABLE,
-    SetMetaVariableFeedback,
-    SetMetaVariableRequest,
-)
-from cti_mqtt.cti.results import (
-    AssignResult,
-    ConnectResult,
-    LoginResult,
-    SetMetaVariableResult,
-    StartResult,
-    StopResult,
-)
+from cti_mqtt.cti.messages.variables import UpdateMetaVariablesFeedback, UpdateMetaVariablesRequest
+from cti_mqtt.cti.results import CalibrationResult, ConnectResult, LoginResult, SendMessageResult
+from cti_mqtt.simulator.cabinet import Cabinet
 from cti_mqtt.simulator.cell import Battery, Cell, CellState
 from cti_mqtt.simulator.channel import Channel
 from cti_mqtt.simulator.clock import Clock
+from cti_mqtt.simulator.control import Control
+from cti_mqtt.simulator.extended import Extended
 from cti_mqtt.simulator.readings import record
 from cti_mqtt.simulator.schedule import BUILT_IN, Schedule
 from cti_mqtt.simulator.users import ADMIN, ControlPolicy, Session, User
+from cti_mqtt.simulator.values import Values
 
 MAX_CHANNELS = 1024
+MAX_MESSAGES = 1000  # messages for the console that are remembered
 MITS_7, MITS_8 = 0, 1  # version codes of the login feedback
 
 
@@ -78,8 +73,14 @@ class SimulatedCycler:
         bms_count: BMS values a channel.
         smb_count: smart-battery values a channel.
         rng: makes the batteries differ; the same seed, the same batteries.
+        monotonic: real seconds: advanced updates are limited to one in 200 ms, however fast the simulated time is.
+        wall: the time of day, for the start of a test.
+        on_message: called with each message for the console.
 
     Attributes:
+        schedules: what can be assigned, by name; a server with a file area keeps this as its files are.
+        messages: the last messages for the console.
+        calibrations: how often a calibration was started; it has no other effect.
         control: may be changed at any time; sessions keep what their login said.
         sessions: the connections that are open.
     """
@@ -96,6 +97,9 @@ class SimulatedCycler:
         bms_count: int = 0,
         smb_count: int = 0,
         rng: random.Random | None = None,
+        monotonic: Clock = time.monotonic,
+        wall: Callable[[], datetime] = lambda: datetime.now().astimezone(),
+        on_message: Callable[[str], None] | None = None,
     ) -> None:
         if not 1 <= channels <= MAX_CHANNELS:
             raise ValueError(f"a cycler has 1 to {MAX_CHANNELS} channels, not {channels}")
@@ -103,25 +107,35 @@ class SimulatedCycler:
         self.control = control
         self.identity = identity or Identity()
         self.sessions: list[Session] = []
+        self.schedules = dict(schedules)
+        self.messages: deque[str] = deque(maxlen=MAX_MESSAGES)
+        self.calibrations = 0
         self._clock = clock
         self._users = {user.name: user for user in users}
-        self._schedules = schedules
+        self._on_message = on_message
         self._bms_count = bms_count
         self._smb_count = smb_count
-        self._channels = tuple(Channel(battery(rng), clock()) for _ in range(channels))
+        self._cabinet = Cabinet(tuple(Channel(battery(rng), clock()) for _ in range(channels)), clock, self.schedules)
         self._opened = 0
-        self._handlers: dict[type[Any], Any] = {
+        self._values = Values(self._cabinet, monotonic)
+        self._handlers = self._table(wall)
+
+    def _table(self, wall: Callable[[], datetime]) -> dict[type[Any], Any]:
+        """Request class -> what answers it."""
+        return {
             ChannelsInfoRequest: self._channels_info,
-            AssignRequest: self._assign,
-            StartRequest: self._start,
-            StopRequest: self._stop,
-            SetMetaVariableRequest: self._set_meta_variable,
+            GetSerialRequest: self._serial,
+            StartCalibrationRequest: self._calibrate,
+            SendMessageRequest: self._show,
+            **Control(self._cabinet, wall, overwrites=lambda: self.identity.version == MITS_7).handlers,
+            **Extended(self._cabinet, wall).handlers,
+            **self._values.handlers,
         }
 
     @property
     def channel_count(self) -> int:
         """How many channels it has."""
-        return len(self._channels)
+        return self._cabinet.count
 
     @property
     def now_s(self) -> float:
@@ -134,14 +148,7 @@ class SimulatedCycler:
         Raises:
             IndexError: there is no such channel.
         """
-        if not self._exists(index):
-            raise IndexError(f"there is no channel {index}")
-        channel = self._channels[index]
-        channel.advance_to(self._clock())
-        return channel
-
-    def _exists(self, index: int) -> bool:
-        return 0 <= index < len(self._channels)
+        return self._cabinet.channel(index)
 
     # --- sessions ----------------------------------------------------------------------------------------------------
 
@@ -229,79 +236,39 @@ class SimulatedCycler:
     def _selected(self, request: ChannelsInfoRequest) -> list[int]:
         """The channels that a request means; none for a channel that does not exist."""
         if request.channel != ALL_CHANNELS:
-            return [request.channel] if self._exists(request.channel) else []
+            return [request.channel] if self._cabinet.exists(request.channel) else []
         every = range(self.channel_count)
         if request.selection is Selection.RUNNING:
             return [index for index in every if self.channel(index).active]
         if request.selection is Selection.UNSAFE:
-            return [index for index in every if self.channel(index).status.meaning is StatusClass.FAULT]
+            return [index for index in every if self.channel(index).faulty]
         return list(every)
 
-    # --- control -----------------------------------------------------------------------------------------------------
-    # Without the right to control the answer is "monitor window in use": the nearest there is in the tables of results.
+    # --- the rest ----------------------------------------------------------------------------------------------------
 
-    def _assign(self, request: AssignRequest, session: Session) -> list[AssignFeedback]:
-        indices = range(self.channel_count) if request.all_channels else [request.channel]
-        return [AssignFeedback(index, self._assign_one(index, request, session)) for index in indices]
+    def _serial(self, _request: GetSerialRequest, _session: Session) -> list[GetSerialFeedback]:
+        """The digits of the serial number: the feedback has room for a number only."""
+        digits = re.sub(r"[^0-9]", "", self.identity.serial) or "0"
+        return [GetSerialFeedback(int(digits) & 0xFFFFFFFF, 0)]
 
-    def _assign_one(self, index: int, request: AssignRequest, session: Session) -> AssignResult:
-        if not session.allow_control:
-            return AssignResult.MONITOR_WINDOW_IN_USE
-        if not self._exists(index):
-            return AssignResult.CHANNEL_DOES_NOT_EXIST
-        channel = self.channel(index)
-        if not request.schedule or channel.active:
-            return AssignResult.RUNNING if request.schedule else AssignResult.SCHEDULE_NAME_EMPTY
-        schedule = self._schedules.get(request.schedule)
-        if schedule is None:
-            return AssignResult.SCHEDULE_NOT_FOUND
-        if self.identity.version == MITS_7:
-            values = tuple(map(_finite, request.meta_variables))
-            channel.take_over(_finite(request.capacity), values)
-        return channel.assign(schedule, request.barcode)
+    def _calibrate(self, _: StartCalibrationRequest, session: Session) -> list[StartCalibrationFeedback]:
+        """Only somebody who may control, and only while nothing runs."""
+        if not session.allow_control or any(self.channel(index).active for index in range(self.channel_count)):
+            return [StartCalibrationFeedback(CalibrationResult.FAILED)]
+        self.calibrations += 1
+        return [StartCalibrationFeedback(CalibrationResult.STARTED)]
 
-    def _start(self, request: StartRequest, session: Session) -> list[StartFeedback]:
-        if not request.channels:
-            return [StartFeedback(NO_CHANNEL, StartResult.NO_CHANNELS_SELECTED)]
-        return [StartFeedback(index, self._start_one(index, request, session)) for index in request.channels]
+    def _show(self, request: SendMessageRequest, session: Session) -> list[SendMessageFeedback]:
+        if not session.dry:
+            self.messages.append(request.message)
+            if self._on_message:
+                self._on_message(request.message)
+        return [SendMessageFeedback(SendMessageResult.SHOWN)]
 
-    def _start_one(self, index: int, request: StartRequest, session: Session) -> StartResult:
-        if not session.allow_control:
-            return StartResult.MONITOR_WINDOW_IN_USE
-        if not self._exists(index):
-            return StartResult.INVALID_CHANNEL
-        return self.channel(index).start(request.test_name)
-
-    def _stop(self, request: StopRequest, session: Session) -> list[StopFeedback]:
-        indices = range(self.channel_count) if request.all_channels else [request.channel]
-        return [StopFeedback(_signed(index), self._stop_one(index, session)) for index in indices]
-
-    def _stop_one(self, index: int, session: Session) -> StopResult:
-        if not session.allow_control:
-            return StopResult.MONITOR_WINDOW_IN_USE
-        if not self._exists(index):
-            return StopResult.CHANNEL_DOES_NOT_EXIST
-        return self.channel(index).stop()
-
-    def _set_meta_variable(self, request: SetMetaVariableRequest, session: Session) -> list[SetMetaVariableFeedback]:
-        return [SetMetaVariableFeedback(_signed(request.channel), self._set_one(request, session))]
-
-    def _set_one(self, request: SetMetaVariableRequest, session: Session) -> SetMetaVariableResult:
-        """The table has no code for a missing right or channel: both are "set failed"."""
-        ours = (request.mv_type, request.value_type) == (META_VARIABLE, FLOAT_VALUE)
-        if not (session.allow_control and ours and self._exists(request.channel)):
-            return SetMetaVariableResult.SET_FAILED
-        index = meta_index(request.meta_code)
-        if index is None:
-            return SetMetaVariableResult.META_CODE_DOES_NOT_EXIST
-        return self.channel(request.channel).set_meta_variable(index, request.value)
-
-
-def _finite(value: float) -> float:
-    """Whatever a peer sends, the battery is computed with numbers."""
-    return value if math.isfinite(value) else 0.0
-
-
-def _signed(channel: int) -> int:
-    """A channel of an unsigned field as the signed field of its feedback holds it."""
-    return channel if channel < 1 << 31 else channel - (1 << 32)
+    def update_meta_variables(
+        self, request: UpdateMetaVariablesRequest, session: Session, *, per_channel: bool
+    ) -> list[UpdateMetaVariablesFeedback]:
+        """An advanced update, answered once, or once a channel; `handle` answers it once."""
+        if session.user is None:
+            return []
+        return self._values.update(request, session, per_channel=per_channel)

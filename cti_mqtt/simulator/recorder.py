@@ -1,15 +1,17 @@
 """What was asked of the simulated cycler, and what came of it: one JSON object a request.
 
-Channels are 1-based here, as printed on the cycler. Passwords are never recorded.
+Channels are 1-based here, as printed on the cycler; steps are as they were asked for. Passwords are never recorded, of
+a file's bytes only their number and their MD5.
 """
 
 import json
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
-from enum import IntFlag
+from enum import Enum, IntFlag
+from hashlib import md5
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,8 +19,11 @@ from typing import Any, Self
 from cti_mqtt.cti.codes import Code, meta_index
 from cti_mqtt.cti.commands import BY_CLASS
 from cti_mqtt.cti.messages.channels import ChannelsInfoFeedback
+from cti_mqtt.cti.messages.extended import GetResumeDataFeedback, GetStartDataFeedback
+from cti_mqtt.cti.messages.files import BrowseFeedback, DownloadFeedback, UploadFeedback
+from cti_mqtt.cti.messages.service import GetSerialFeedback, StartCalibrationRequest, UnknownCommandFeedback
 from cti_mqtt.cti.messages.session import LoginRequest
-from cti_mqtt.cti.messages.variables import SetMetaVariableRequest
+from cti_mqtt.cti.results import UploadResult
 from cti_mqtt.cti.stream import ReceivedUnknown
 
 Entry = dict[str, Any]
@@ -94,13 +99,21 @@ def arguments(request: Any) -> Entry:
     """A request's fields in plain JSON."""
     if isinstance(request, ReceivedUnknown):
         return {"code": f"{request.code:#010x}"}
-    plain = {item.name: _plain(item.name, getattr(request, item.name)) for item in fields(request)}
+    plain: Entry = _fields(request)
     if isinstance(request, LoginRequest):
         del plain["password"]
-    if isinstance(request, SetMetaVariableRequest):
-        plain["index"] = meta_index(request.meta_code)
+    if isinstance(request, StartCalibrationRequest):
+        del plain["reserved"]
     if plain.get("all_channels"):
         plain["channel"] = None
+    return plain
+
+
+def _fields(message: Any) -> Entry:
+    names = [item.name for item in fields(message)] if is_dataclass(message) else message._fields
+    plain = {name: _plain(name, getattr(message, name)) for name in names}
+    if "meta_code" in plain:
+        plain["index"] = meta_index(message.meta_code)
     return plain
 
 
@@ -112,12 +125,27 @@ def results(feedbacks: list[Any]) -> list[Entry]:
 
 
 def _result(feedback: Any) -> Entry:
-    channel = getattr(feedback, "channel", None)
-    result = getattr(feedback, "result", None)
+    match feedback:
+        case UnknownCommandFeedback():
+            entry: Entry = {"reason": "unknown_command"}
+        case GetSerialFeedback():
+            entry = {"serial": feedback.serial, "code": feedback.result}
+        case GetStartDataFeedback() | GetResumeDataFeedback():
+            entry = {"channels": [_result_of(record.channel, record.code) for record in feedback.records]}
+        case BrowseFeedback():
+            entry = _result_of(None, feedback.result) | {"entries": len(feedback.entries)}
+        case DownloadFeedback():
+            entry = _result_of(None, feedback.result) | {"packages": feedback.packages}
+        case UploadFeedback():
+            entry = _result_of(None, UploadResult(int.from_bytes(feedback.content[-4:], "little")))
+        case _:
+            entry = _result_of(getattr(feedback, "channel", None), feedback.result)
+    return entry
+
+
+def _result_of(channel: int | None, result: Code) -> Entry:
     entry: Entry = {} if channel is None else {"channel": _plain("channel", channel)}
-    if isinstance(result, Code):
-        return entry | {"code": int(result), "reason": result.reason}
-    return entry | {"reason": "unknown_command"}
+    return entry | {"code": int(result), "reason": result.reason}
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -127,14 +155,26 @@ def _plain(name: str, value: Any) -> Any:
             plain: Any = value + 1 if value >= 0 else None
         case "channels", tuple():
             plain = [channel + 1 for channel in value]
-        case _, Code():
-            plain = value.reason
-        case _, IntFlag():
-            plain = [str(flag.name).lower() for flag in value]
-        case _, tuple():
-            plain = [_plain("", item) for item in value]
+        case "md5", bytes():
+            plain = value.hex()
+        case _, bytes():
+            plain = {"length": len(value), "md5": md5(value, usedforsecurity=False).hexdigest()}
         case _, float() if not math.isfinite(value):
             plain = str(value)
+        case _, Enum():
+            plain = _enum(value)
+        case _, tuple() if not hasattr(value, "_fields"):
+            plain = [_plain("", item) for item in value]
+        case _, _ if is_dataclass(value) or isinstance(value, tuple):
+            plain = _fields(value)
         case _:
             plain = value
     return plain
+
+
+def _enum(value: Enum) -> Any:
+    if isinstance(value, Code):
+        return value.reason
+    if isinstance(value, IntFlag):
+        return [str(flag.name).lower() for flag in value]
+    return value.name.lower()

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cti_mqtt.cti.codes import ChannelStatus
+from cti_mqtt.cti.messages.extended import ResumeState
 from cti_mqtt.simulator.cell import SECONDS_PER_HOUR, Battery, CellState
 from cti_mqtt.simulator.schedule import (
     MAX_CURRENT_A,
@@ -25,6 +26,9 @@ MAX_CV_SPAN_S = 2.0  # the current of a constant-voltage step falls, and is take
 TIME_TOLERANCE_S = 1e-9  # a time limit this near is reached: rounding must not leave a span too short to add up
 CROSSING_TOLERANCE_S = 1e-6
 
+FROM_THE_START = ResumeState()
+STOPPED = "Stopped by command"
+JUMPED_OUT = "Jump past the last step"
 _ENDS = {Go.END: ChannelStatus.FINISHED, Go.UNSAFE: ChannelStatus.UNSAFE}
 
 
@@ -44,6 +48,8 @@ class Run:
         battery: on what; its state is moved on.
         nominal_ah: what a C-rate refers to.
         meta_variables: MV_UD1 to MV_UD16; read whenever a step needs one, so a change counts at once.
+        start_step: with which step it begins, from 0.
+        state: the counters it begins with.
 
     Attributes:
         ended: the status the test ended with, None while it runs.
@@ -52,22 +58,28 @@ class Run:
     """
 
     def __init__(
-        self, schedule: Schedule, battery: Battery, nominal_ah: float, meta_variables: Sequence[float]
+        self,
+        schedule: Schedule,
+        battery: Battery,
+        nominal_ah: float,
+        meta_variables: Sequence[float],
+        start_step: int = 0,
+        state: ResumeState = FROM_THE_START,
     ) -> None:
         self.schedule = schedule
         self._battery = battery
         self._nominal_ah = nominal_ah
         self._meta_variables = meta_variables
         self.ended: ChannelStatus | None = None
-        self.cycle = 1
-        self.step_index = 0
-        self.test_time_s = 0.0
-        self.step_time_s = 0.0
+        self.cycle = state.cycle
+        self.step_index = start_step
+        self.test_time_s = state.test_time
+        self.step_time_s = state.step_time
         self.current_a = 0.0
-        self.charge_ah = 0.0
-        self.discharge_ah = 0.0
-        self.charge_wh = 0.0
-        self.discharge_wh = 0.0
+        self.charge_ah = state.charge_capacity
+        self.discharge_ah = state.discharge_capacity
+        self.charge_wh = state.charge_energy
+        self.discharge_wh = state.discharge_energy
         self.dvdt = 0.0
         self.exit_condition = "N/A"
         self.refresh()
@@ -110,11 +122,34 @@ class Run:
         self.current_a = 0.0
         self.dvdt = 0.0
 
-    def resume(self) -> None:
+    def stop(self) -> None:
+        """End the test by command: it can be taken up again."""
+        self.end(ChannelStatus.IDLE, STOPPED)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a command ended it, so that it can be taken up again."""
+        return self.ended is ChannelStatus.IDLE and self.exit_condition == STOPPED
+
+    def take_up(self) -> None:
+        """Go on where a stop ended the test: the same step, the same counters; a pause is a pause again."""
+        self.ended = None
+        self.refresh()
+
+    def continue_(self) -> None:
         """Go on after a pause."""
         if self.paused:
             self._leave_step(Go.NEXT, "continue")
             self.refresh()
+
+    def jump(self, step_index: int) -> None:
+        """Go on at another step; one past the last ends the test."""
+        if step_index >= len(self.schedule.steps):
+            self.end(ChannelStatus.FINISHED, JUMPED_OUT)
+            return
+        self.exit_condition = "Jump by command"
+        self._enter_step(step_index)
+        self.refresh()
 
     def refresh(self) -> None:
         """Take on the current that the step asks for now; leave steps whose limits are reached already."""

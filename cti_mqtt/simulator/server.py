@@ -3,13 +3,19 @@
 import asyncio
 import time
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Self
 
 from cti_mqtt.simulator.clock import Clock
-from cti_mqtt.simulator.connection import Connection, Injector
+from cti_mqtt.simulator.connection import Connection
 from cti_mqtt.simulator.cycler import SimulatedCycler
+from cti_mqtt.simulator.desk import Desk
 from cti_mqtt.simulator.faults import NO_FAULTS, Faults
+from cti_mqtt.simulator.filearea import FileArea
+from cti_mqtt.simulator.files import Files
+from cti_mqtt.simulator.injector import Injector
 from cti_mqtt.simulator.recorder import Recorder
 
 LOOPBACK = "127.0.0.1"
@@ -18,7 +24,8 @@ LOOPBACK = "127.0.0.1"
 class SimulatedServer:
     """Serves a simulated cycler while its `async with` block lasts.
 
-    The file port takes login and connect only; everything else is answered with "unknown command".
+    The file port takes login, connect and what concerns files; everything else is answered with "unknown command", and
+    so are file requests on the other port.
 
     Args:
         cycler: whom it serves.
@@ -28,15 +35,18 @@ class SimulatedServer:
         faults: what is wrong with it.
         recorder: told of each request; by default one that keeps the last entries in memory.
         monotonic: real seconds, for forced results that last a while.
+        files: the directory with the files that clients see; made, and filled with the schedules, where that is
+            missing. None: a temporary one, removed at the end.
 
     Attributes:
         cycler: as given.
         host: as given.
         port: the port it listens on, `file_port` the other; both stay the same over `unplug` and `replug`.
         recorder: as given.
+        files: as given, or where the temporary one is once the server runs.
 
     Raises:
-        OSError: a port is taken.
+        OSError: a port is taken, or the directory cannot be used.
     """
 
     def __init__(
@@ -49,12 +59,17 @@ class SimulatedServer:
         faults: Faults = NO_FAULTS,
         recorder: Recorder | None = None,
         monotonic: Clock = time.monotonic,
+        files: Path | None = None,
     ) -> None:
         self.cycler = cycler
         self.host = host
         self.port = port
         self.file_port = file_port
         self.recorder = recorder or Recorder()
+        self.files = files
+        self._given_files = files
+        self._temporary: TemporaryDirectory[str] | None = None
+        self._files: Files | None = None
         self._monotonic = monotonic
         self._injector = Injector(faults, monotonic)
         self._tasks = asyncio.TaskGroup()
@@ -79,8 +94,13 @@ class SimulatedServer:
 
     async def __aenter__(self) -> Self:
         """Listen."""
-        await self._tasks.__aenter__()
-        await self.replug()
+        self._open_files()
+        try:
+            await self._tasks.__aenter__()
+            await self.replug()
+        except BaseException:
+            self._close_files()
+            raise
         return self
 
     async def __aexit__(
@@ -90,7 +110,23 @@ class SimulatedServer:
         try:
             await self.unplug()
         finally:
-            await self._tasks.__aexit__(kind, error, trace)
+            try:
+                await self._tasks.__aexit__(kind, error, trace)
+            finally:
+                self._close_files()
+
+    def _open_files(self) -> None:
+        if self._given_files is None:
+            self._temporary = TemporaryDirectory(prefix="cti-mqtt-files-", ignore_cleanup_errors=True)
+            self.files = Path(self._temporary.name)
+        assert self.files is not None  # noqa: S101 - for the type checker
+        self._files = Files(FileArea(self.files), self.cycler)
+
+    def _close_files(self) -> None:
+        self._files = None
+        if self._temporary:
+            self._temporary.cleanup()
+            self._temporary = None
 
     def disconnect_all(self) -> None:
         """Cut every connection; new ones are taken."""
@@ -135,7 +171,13 @@ class SimulatedServer:
             return
         session = self.cycler.open_session(files=files)
         connection = Connection(
-            reader, writer, session=session, cycler=self.cycler, injector=self._injector, recorder=self.recorder
+            reader,
+            writer,
+            session=session,
+            cycler=self.cycler,
+            injector=self._injector,
+            recorder=self.recorder,
+            desk=Desk(self._files, session) if files and self._files else None,
         )
         task = self._tasks.create_task(connection.serve(), name=f"connection {session.number}")
         self._connections[connection] = task

@@ -38,9 +38,11 @@ class Session:
         user: None until a login succeeded.
         allow_control: whether control requests are carried out.
         files: whether it came by the file port, where nothing is controlled.
+        dry: its requests are answered, but nothing comes of them.
     """
 
     number: int
     user: User | None = None
     allow_control: bool = False
     files: bool = False
+    dry: bool = False

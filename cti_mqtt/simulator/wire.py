@@ -5,6 +5,7 @@ Nothing about the wire is stated here: where a text field lies is read from the 
 
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, TypeVar, get_type_hints
@@ -19,10 +20,15 @@ from cti_mqtt.cti.messages.channels import (
     ChannelsInfoFeedback,
     ExtrasCodec,
 )
+from cti_mqtt.cti.messages.extended import GetResumeDataFeedback, GetStartDataFeedback, ResumeData, StartData
+from cti_mqtt.cti.messages.files import BrowseFeedback, Entry, UploadFeedback
+from cti_mqtt.cti.messages.service import StartCalibrationFeedback
 from cti_mqtt.cti.messages.session import LoginFeedback
-from cti_mqtt.cti.messages.tests import NO_CHANNEL, StartFeedback
+from cti_mqtt.cti.messages.tests import NO_CHANNEL, ContinueFeedback, StartFeedback
+from cti_mqtt.cti.messages.variables import UpdateMetaVariablesFeedback
+from cti_mqtt.cti.results import BrowseResult, CalibrationResult, UpdateMetaVariablesResult
 from cti_mqtt.errors import InvalidRequestError
-from cti_mqtt.simulator.faults import ChecksumStyle, Faults, TextStyle
+from cti_mqtt.simulator.faults import ChecksumStyle, Document, Faults, TextStyle
 
 T = TypeVar("T")
 
@@ -65,8 +71,25 @@ def _changed(feedback: Any, faults: Faults) -> Any:
             return ChannelsInfoFeedback(tuple(_changed_record(record, faults) for record in records))
         case LoginFeedback() if faults.picture_bytes:
             return replace(feedback, picture=bytes(faults.picture_bytes))
-        case StartFeedback(result=0) if not faults.start_names_channel:
+        case StartFeedback(result=0) | ContinueFeedback(result=0) if not faults.start_names_channel:
             return replace(feedback, channel=NO_CHANNEL)
+        case _:
+            return _by_document(feedback, faults)
+
+
+def _by_document(feedback: Any, faults: Faults) -> Any:
+    """As the document says that the server follows."""
+    match feedback:
+        case UpdateMetaVariablesFeedback(result=UpdateMetaVariablesResult.UPDATED_WITHIN_200_MS) if (
+            faults.advanced_limit is Document.V45
+        ):
+            return replace(feedback, result=UpdateMetaVariablesResult.TOO_FREQUENT)
+        case StartCalibrationFeedback(result=CalibrationResult.FAILED) if faults.calibration is Document.V45:
+            return StartCalibrationFeedback(CalibrationResult.FAILED_V45)
+        case BrowseFeedback(result=BrowseResult.INVALID) if faults.newer_browse:
+            return replace(feedback, result=BrowseResult.INVALID_NEWER)
+        case UploadFeedback() if faults.upload_feedback is Document.V45:
+            return feedback.result_first
         case _:
             return feedback
 
@@ -91,16 +114,25 @@ def _with_values(record: ChannelRecord, value: float) -> ChannelRecord:
 # --- the bytes of their text fields ----------------------------------------------------------------------------------
 
 
+_RECORDS: Mapping[type[Any], tuple[str, type[Any]]] = {  # feedbacks whose texts are in records
+    ChannelsInfoFeedback: ("records", ChannelRecord),
+    GetStartDataFeedback: ("records", StartData),
+    GetResumeDataFeedback: ("records", ResumeData),
+    BrowseFeedback: ("entries", Entry),
+}
+
+
 @lru_cache(maxsize=64)
 def _layout(code: int, text: TextStyle, units: bool) -> Layout[Any]:  # noqa: FBT001 - a key of the cache
     """The layout of a feedback under these faults."""
     message_type = BY_CODE[Direction.FEEDBACK][code]
     if text is TextStyle.CLEAN and (units or message_type.cls is not ChannelsInfoFeedback):
         return message_type.layout
-    if message_type.cls is not ChannelsInfoFeedback:
+    if message_type.cls not in _RECORDS:
         return _DirtyLayout(message_type.cls, text)
-    record = _DirtyLayout(ChannelRecord, text, units=units)
-    return Layout(ChannelsInfoFeedback, replace={"records": CountedRecords(record)})
+    field, record_class = _RECORDS[message_type.cls]
+    record = _DirtyLayout(record_class, text, units=units or record_class is not ChannelRecord)
+    return Layout(message_type.cls, replace={field: CountedRecords(record)})
 
 
 class _DirtyLayout(Layout[T]):

@@ -22,24 +22,84 @@ from cti_mqtt.cti.messages.channels import (
     Extras,
     SmbReading,
 )
-from cti_mqtt.cti.messages.service import UnknownCommandFeedback
+from cti_mqtt.cti.messages.extended import (
+    ExtendedResume,
+    ExtendedStart,
+    GetResumeDataFeedback,
+    GetResumeDataRequest,
+    GetStartDataFeedback,
+    GetStartDataRequest,
+    ResumeData,
+    ResumeExtendedRequest,
+    ResumeState,
+    StartData,
+    StartExtendedRequest,
+)
+from cti_mqtt.cti.messages.files import (
+    BrowseFeedback,
+    BrowseRequest,
+    DeleteFeedback,
+    DeleteRequest,
+    DownloadFeedback,
+    DownloadRequest,
+    Entry,
+    NewFolderFeedback,
+    NewFolderRequest,
+    NewOrDeleteFeedback,
+    NewOrDeleteRequest,
+    UploadFeedback,
+    UploadRequest,
+)
+from cti_mqtt.cti.messages.service import (
+    GetSerialFeedback,
+    GetSerialRequest,
+    SendMessageFeedback,
+    SendMessageRequest,
+    StartCalibrationFeedback,
+    StartCalibrationRequest,
+    UnknownCommandFeedback,
+)
 from cti_mqtt.cti.messages.session import ConnectFeedback, ConnectRequest, LoginFeedback, LoginRequest
 from cti_mqtt.cti.messages.tests import (
     AssignFeedback,
     AssignRequest,
+    ContinueFeedback,
+    ContinueRequest,
+    JumpFeedback,
+    JumpRequest,
+    ResumeFeedback,
+    ResumeRequest,
     StartFeedback,
     StartRequest,
     StopFeedback,
     StopRequest,
 )
-from cti_mqtt.cti.messages.variables import SetMetaVariableFeedback, SetMetaVariableRequest
+from cti_mqtt.cti.messages.variables import (
+    MetaVariableUpdate,
+    SetMetaVariableFeedback,
+    SetMetaVariableRequest,
+    UpdateHeader,
+    UpdateMetaVariablesFeedback,
+    UpdateMetaVariablesRequest,
+    Updates,
+)
 from cti_mqtt.cti.results import (
     AssignResult,
+    BrowseResult,
+    CalibrationResult,
     ConnectResult,
+    ContinueResult,
+    DownloadResult,
+    FileResult,
+    JumpResult,
     LoginResult,
+    ResumeResult,
+    SendMessageResult,
     SetMetaVariableResult,
+    StartDataCode,
     StartResult,
     StopResult,
+    UpdateMetaVariablesResult,
 )
 
 QUICK = settings(max_examples=40, deadline=None, database=None)
@@ -155,6 +215,118 @@ FEEDBACKS: dict[type[Any], st.SearchStrategy[Any]] = {
     StopFeedback: st.builds(StopFeedback, I32, U8.map(StopResult)),
     SetMetaVariableFeedback: st.builds(SetMetaVariableFeedback, I32, U8.map(SetMetaVariableResult)),
     UnknownCommandFeedback: st.builds(UnknownCommandFeedback, U32, U32),
+}
+
+NUMBERS_16 = st.lists(F32, min_size=16, max_size=16).map(tuple)
+STATES = st.builds(
+    ResumeState,
+    cycle=U32,
+    test_time=F64,
+    step_time=F64,
+    charge_capacity=F64,
+    discharge_capacity=F64,
+    charge_energy=F64,
+    discharge_energy=F64,
+    tc_time=st.tuples(F64, F64, F64, F64),
+    tc_charge_capacity=st.tuples(F64, F64),
+    tc_discharge_capacity=st.tuples(F64, F64),
+    tc_charge_energy=st.tuples(F64, F64),
+    tc_discharge_energy=st.tuples(F64, F64),
+    counter=st.tuples(F32, F32, F32, F32),
+    charge_capacity_time=F64,
+    discharge_capacity_time=F64,
+    meta_variables=NUMBERS_16,
+)
+MANY_TEXTS = st.lists(TEXT, max_size=4).map(tuple)
+CHANNELS = st.lists(U16, max_size=20).map(tuple)
+
+
+@st.composite
+def start_data(draw: st.DrawFn) -> StartData:
+    names, steps = draw(MANY_TEXTS), draw(MANY_TEXTS)
+    code = draw(U32.map(StartDataCode))
+    return StartData(
+        draw(U32), code, len(names), len(steps), draw(wchar(200)), draw(NUMBERS_16), tuple(names), tuple(steps)
+    )
+
+
+@st.composite
+def resume_data(draw: st.DrawFn) -> ResumeData:
+    steps = draw(MANY_TEXTS)
+    return ResumeData(
+        channel=draw(U32),
+        code=draw(U32.map(StartDataCode)),
+        step_count=len(steps),
+        test_name=draw(wchar(72)),
+        schedule=draw(wchar(200)),
+        creator=draw(wchar(64)),
+        comment=draw(wchar(64)),
+        start_time=draw(wchar(64)),
+        state=draw(STATES),
+        steps=tuple(steps),
+    )
+
+
+STAMPS = F64
+PATHS = wchar(1024)
+MD5 = st.binary(min_size=16, max_size=16)
+CHUNKS = st.binary(max_size=200)
+
+REQUESTS |= {
+    ResumeRequest: st.builds(ResumeRequest, I32, FLAG),
+    ContinueRequest: st.builds(ContinueRequest, CHANNELS),
+    JumpRequest: st.builds(JumpRequest, I32, I32),
+    UpdateMetaVariablesRequest: st.builds(
+        UpdateMetaVariablesRequest,
+        st.builds(
+            Updates,
+            st.lists(st.builds(MetaVariableUpdate, U16, U16, F32), max_size=160).map(tuple),
+            st.sampled_from(UpdateHeader),
+        ),
+    ),
+    GetSerialRequest: st.builds(GetSerialRequest, U32, U8),
+    GetStartDataRequest: st.builds(GetStartDataRequest, CHANNELS),
+    StartExtendedRequest: st.builds(
+        StartExtendedRequest,
+        st.lists(
+            st.builds(ExtendedStart, U32, wchar(72), wchar(200), wchar(64), wchar(64), U32, STATES), max_size=3
+        ).map(tuple),
+    ),
+    GetResumeDataRequest: st.builds(GetResumeDataRequest, CHANNELS),
+    ResumeExtendedRequest: st.builds(
+        ResumeExtendedRequest,
+        st.lists(st.builds(ExtendedResume, U32, wchar(72), wchar(200), U32, STATES), max_size=3).map(tuple),
+    ),
+    StartCalibrationRequest: st.builds(StartCalibrationRequest, st.binary(min_size=102, max_size=102)),
+    SendMessageRequest: st.builds(SendMessageRequest, wchar(1024)),
+    BrowseRequest: st.builds(BrowseRequest, PATHS),
+    DownloadRequest: st.builds(DownloadRequest, PATHS, STAMPS),
+    UploadRequest: st.builds(UploadRequest, PATHS, st.integers(0, 2**64 - 1), U32, U32, STAMPS, MD5, CHUNKS),
+    NewOrDeleteRequest: st.builds(NewOrDeleteRequest, U32, PATHS),
+    NewFolderRequest: st.builds(NewFolderRequest, PATHS),
+    DeleteRequest: st.builds(DeleteRequest, PATHS),
+}
+
+FEEDBACKS |= {
+    ResumeFeedback: st.builds(ResumeFeedback, I32, U8.map(ResumeResult)),
+    ContinueFeedback: st.builds(ContinueFeedback, I32, U8.map(ContinueResult)),
+    JumpFeedback: st.builds(JumpFeedback, I32, U8.map(JumpResult)),
+    UpdateMetaVariablesFeedback: st.builds(UpdateMetaVariablesFeedback, I32, U8.map(UpdateMetaVariablesResult)),
+    GetSerialFeedback: st.builds(GetSerialFeedback, U32, U8),
+    GetStartDataFeedback: st.builds(GetStartDataFeedback, st.lists(start_data(), max_size=3).map(tuple)),
+    GetResumeDataFeedback: st.builds(GetResumeDataFeedback, st.lists(resume_data(), max_size=3).map(tuple)),
+    StartCalibrationFeedback: st.builds(StartCalibrationFeedback, U32.map(CalibrationResult)),
+    SendMessageFeedback: st.builds(SendMessageFeedback, U32.map(SendMessageResult)),
+    BrowseFeedback: st.builds(
+        BrowseFeedback,
+        U32.map(BrowseResult),
+        st.lists(st.builds(Entry, U32, wchar(64), I32, wchar(32)), max_size=4).map(tuple),
+    ),
+    DownloadFeedback: st.builds(DownloadFeedback, U32.map(DownloadResult), STAMPS, U32, U32, MD5, CHUNKS),
+    UploadFeedback: st.builds(UploadFeedback, st.binary(min_size=20, max_size=20)),
+    NewOrDeleteFeedback: st.builds(NewOrDeleteFeedback, U32.map(FileResult)),
+    NewFolderFeedback: st.builds(NewFolderFeedback, U32.map(FileResult)),
+    DeleteFeedback: st.builds(DeleteFeedback, U32.map(FileResult)),
 }
 
 MESSAGES = REQUESTS | FEEDBACKS

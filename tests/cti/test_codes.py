@@ -20,11 +20,22 @@ from cti_mqtt.cti.codes import (
 )
 from cti_mqtt.cti.results import (
     AssignResult,
+    BrowseResult,
+    CalibrationResult,
     ConnectResult,
+    ContinueResult,
+    DownloadResult,
+    FileResult,
+    JumpResult,
     LoginResult,
+    ResumeResult,
+    SendMessageResult,
     SetMetaVariableResult,
+    StartDataCode,
     StartResult,
     StopResult,
+    UpdateMetaVariablesResult,
+    UploadResult,
 )
 
 STATUSES = {
@@ -112,6 +123,72 @@ STOP_RESULTS = {
     0x13: "not connected",
 }
 
+RESUME_RESULTS = {
+    **{number: text for number, text in START_RESULTS.items() if number < 0x23},
+    0x23: "no test name, or not the last schedule",
+    0x24: "load resume",
+    0x25: "too many results",
+    0x26: "safety pre-check failed",
+    0x27: "battery simulation not parallel",
+}
+
+CONTINUE_RESULTS = {
+    0x10: "invalid channel",
+    0x11: "monitor window in use",
+    0x12: "running",
+    0x13: "not connected to DAQ",
+    0x14: "calibrating",
+    0x15: "not paused",
+    0x16: "unsafe",
+}
+
+JUMP_RESULTS = {
+    0x10: "invalid channel",
+    0x11: "monitor window in use",
+    0x12: "not running",
+    0x13: "not connected to DAQ",
+    0x14: "invalid schedule",
+    0x15: "no schedule assigned",
+    0x16: "schedule version",
+    0x17: "power protected",
+    0x18: "results file too large",
+    0x19: "more than 200 steps",
+    0x1A: "no CAN configuration",
+    0x1B: "auxiliary map",
+    0x1C: "built-in auxiliary count",
+    0x1D: "power clamp",
+    0x1E: "AI",
+    0x1F: "group channel",
+    0x20: "BT6000 group running",
+    0x21: "downloading schedule",
+    0x22: "test-name query",
+    0x23: "test name",
+    0x24: "invalid step limit",
+    0x25: "invalid parallel",
+    0x26: "safety check",
+    0x27: "schedule name differs",
+    0x28: "battery simulation",
+}
+
+UPDATE_META_VARIABLES_RESULTS = {
+    0x10: "set failed",
+    0x11: "meta code does not exist",
+    0x12: "not running",
+    0x13: "too frequent",
+    0x14: "updated within 200 ms",
+}
+
+FILE_RESULTS = {
+    1: "created",
+    2: "deleted",
+    3: "create failed",
+    4: "no folders allowed here",
+    5: "delete failed",
+    6: "extension not allowed",
+    7: "in use",
+    8: "does not exist",
+}
+
 SET_META_VARIABLE_RESULTS = {
     0x10: "set failed",
     0x11: "meta code does not exist",
@@ -125,6 +202,17 @@ TABLES: dict[type[Code], dict[int, str]] = {
     StartResult: {0: "ok", **START_RESULTS},
     StopResult: {0: "ok", **STOP_RESULTS},
     SetMetaVariableResult: {0: "ok", **SET_META_VARIABLE_RESULTS},
+    ResumeResult: {0: "ok", **RESUME_RESULTS},
+    ContinueResult: {0: "ok", **CONTINUE_RESULTS},
+    JumpResult: {0: "ok", **JUMP_RESULTS},
+    UpdateMetaVariablesResult: {0: "ok", **UPDATE_META_VARIABLES_RESULTS},
+    StartDataCode: {0: "ok", 34: "test-name query failed", 35: "empty test name", 36: "no resume table"},
+    CalibrationResult: {0: "failed", 1: "started", 2: "failed"},
+    SendMessageResult: {0: "not shown", 1: "shown"},
+    BrowseResult: {1: "directory", 2: "schedule directory", 3: "invalid", 4: "invalid"},
+    DownloadResult: {1: "ok", 2: "failed", 3: "MD5", 4: "too large"},
+    UploadResult: {1: "ok", 2: "failed", 3: "MD5", 4: "file in use"},
+    FileResult: FILE_RESULTS,
     LoginResult: {1: "success", 2: "failed", 3: "already logged in"},
     ConnectResult: {0: "accepted", 1: "refused: full"},
     UserType: {0: "user", 1: "super user"},
@@ -139,6 +227,21 @@ COMMAND_CODES = {
     "START": (0xBB320004, 0xBB230004),
     "STOP": (0xBB310001, 0xBB130001),
     "SET_META_VARIABLE": (0xBB150001, 0xBB510001),
+    "RESUME": (0xBB310002, 0xBB130002),
+    "CONTINUE": (0xBB320006, 0xBB230006),
+    "JUMP": (0xBB320005, 0xBB230005),
+    "UPDATE_META_VARIABLES": (0xBB150002, 0xBB510002),
+    "GET_SERIAL": (0xBB340001, 0xBB430001),
+    "GET_START_DATA": (0xCD130001, 0xCD310001),
+    "GET_RESUME_DATA": (0xCD130003, 0xCD310003),
+    "START_CALIBRATION": (0xCD140001, 0xCD410001),
+    "SEND_MESSAGE": (0xCD140002, 0xCD410002),
+    "BROWSE": (0xCC130001, 0xCC310001),
+    "DOWNLOAD": (0xCC130002, 0xCC310002),
+    "UPLOAD": (0xCC130003, 0xCC310003),
+    "NEW_OR_DELETE": (0xCC130004, 0xCC310004),
+    "NEW_FOLDER": (0xCC130005, 0xCC310005),
+    "DELETE": (0xCC130006, 0xCC310006),
 }
 
 
@@ -162,6 +265,15 @@ def test_nothing_is_listed_that_the_document_lacks(cls: type[Code]) -> None:
     assert {int(member) for member in cls} == set(TABLES[cls])
 
 
+ANSWERED_LIKE_ANOTHER = {"START_EXTENDED": 0xCD130002, "RESUME_EXTENDED": 0xCD130004}
+
+
+@pytest.mark.parametrize("name", ANSWERED_LIKE_ANOTHER)
+def test_command_codes_without_a_feedback_of_their_own(name: str) -> None:
+    assert CommandCode[name] == ANSWERED_LIKE_ANOTHER[name]
+    assert f"{name}_FEEDBACK" not in CommandCode.__members__
+
+
 @pytest.mark.parametrize("name", COMMAND_CODES)
 def test_command_codes(name: str) -> None:
     request, feedback = COMMAND_CODES[name]
@@ -170,7 +282,7 @@ def test_command_codes(name: str) -> None:
 
 
 def test_no_other_command_codes() -> None:
-    listed = {code for pair in COMMAND_CODES.values() for code in pair} | {0xBB111111}
+    listed = {code for pair in COMMAND_CODES.values() for code in pair} | {0xBB111111, *ANSWERED_LIKE_ANOTHER.values()}
     assert {int(member) for member in CommandCode} == listed
 
 

@@ -24,7 +24,7 @@ from tests.cti.golden import (
 )
 
 KIB, MIB = 1024, 1024 * 1024
-LARGEST = {REQUEST: 64 * KIB, FEEDBACK: 16 * MIB}
+LARGEST = {REQUEST: MIB, FEEDBACK: 16 * MIB}
 CODES = {direction: [golden.code for golden in of_direction(direction)] for direction in Direction}
 BYTES = (0x00, 0x01, 0x11, 0x7F, 0x80, 0xD8, 0xDD, 0xFF)
 ROUNDS = 80  # of 20 frames each, for each of 8 seeds and 2 roles

@@ -20,6 +20,8 @@ from cti_mqtt.cti.layout import (
     CountedNumbers,
     CountedRecords,
     Layout,
+    Rest,
+    SizedRest,
     array,
     char,
     flag,
@@ -27,6 +29,7 @@ from cti_mqtt.cti.layout import (
     raw,
     wchar,
 )
+from cti_mqtt.cti.layout import Texts as CountedTexts
 from cti_mqtt.errors import InvalidRequestError, ProtocolError
 
 
@@ -324,3 +327,39 @@ def test_codec_can_be_replaced() -> None:
     layout = Layout(Variable, replace={"row": CountedNumbers("I")})
     assert layout.pack(Variable(1, b"", 2, (3,), ()))[7:15] == b"\x01\0\0\0\x03\0\0\0"
     assert layout.unpack(layout.pack(FILLED)) == FILLED
+
+
+@dataclass(frozen=True)
+class Tailed:
+    first: U8
+    second_count: U16
+    first_count: U8
+    firsts: Annotated[tuple[str, ...], CountedTexts("first_count")]
+    seconds: Annotated[tuple[str, ...], CountedTexts("second_count")]
+    tail: Annotated[bytes, Rest()]
+
+
+def test_texts_counted_by_earlier_fields_and_a_rest() -> None:
+    message = Tailed(9, 1, 2, ("\N{GREEK CAPITAL LETTER OMEGA}", ""), ("b",), b"\0rest")
+    data = b"\x09\x01\x00\x02" + b"\x02\0\0\0\xce\xa9" + b"\0\0\0\0" + b"\x01\0\0\0b" + b"\0rest"
+    layout = Layout(Tailed)
+    assert layout.pack(message) == data
+    assert layout.unpack(data) == message
+    assert layout.fixed_size is None
+    assert layout.min_size == 4
+
+
+@dataclass(frozen=True)
+class Sized:
+    first: U8
+    data: Annotated[bytes, SizedRest()]
+
+
+def test_a_rest_with_its_size_before_it() -> None:
+    layout = Layout(Sized)
+    assert layout.pack(Sized(1, b"ab")) == b"\x01\x02\0\0\0\0\0\0\0ab"
+    assert layout.unpack(b"\x01\x02\0\0\0\0\0\0\0ab") == Sized(1, b"ab")
+    assert layout.min_size == 9
+    for data in (b"\x01\x02\0\0\0\0\0\0", b"\x01\x02\0\0\0\0\0\0\0a", b"\x01\x02\0\0\0\0\0\0\0abc"):
+        with pytest.raises(ProtocolError):
+            layout.unpack(data)

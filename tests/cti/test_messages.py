@@ -2,8 +2,9 @@
 
 import dataclasses
 import itertools
-import math
 import traceback
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,30 +14,51 @@ from hypothesis import strategies as st
 from cti_mqtt.cti.codes import ChannelStatus
 from cti_mqtt.cti.commands import BY_CLASS, BY_CODE, BY_REQUEST_CLASS, COMMANDS, UNKNOWN_COMMAND
 from cti_mqtt.cti.frame import Direction
-from cti_mqtt.cti.layout import CountedRecords
 from cti_mqtt.cti.messages.channels import (
-    AUX_KINDS,
-    NO_EXTRAS,
-    RECORD_WITHOUT_UNITS,
     AuxOption,
-    AuxReading,
-    BmsReading,
     ChannelRecord,
     ChannelsInfoFeedback,
     ChannelsInfoRequest,
-    Extras,
-    ExtrasCodec,
-    SmbReading,
 )
+from cti_mqtt.cti.messages.extended import (
+    ExtendedResume,
+    ExtendedStart,
+    GetResumeDataFeedback,
+    GetStartDataFeedback,
+    ResumeData,
+    ResumeExtendedRequest,
+    ResumeState,
+    StartData,
+    StartExtendedRequest,
+)
+from cti_mqtt.cti.messages.files import (
+    BrowseFeedback,
+    BrowseRequest,
+    DeleteRequest,
+    DownloadRequest,
+    Entry,
+    NewFolderRequest,
+    NewOrDeleteRequest,
+    UploadRequest,
+)
+from cti_mqtt.cti.messages.service import SendMessageRequest
 from cti_mqtt.cti.messages.session import LoginFeedback, LoginRequest
 from cti_mqtt.cti.messages.tests import AssignRequest, StartRequest, StopRequest
 from cti_mqtt.cti.messages.variables import SetMetaVariableRequest
-from cti_mqtt.cti.results import AssignResult, ConnectResult, StartResult
+from cti_mqtt.cti.results import AssignResult, BrowseResult, ConnectResult, StartDataCode, StartResult
 from cti_mqtt.cti.stream import pack_message
 from cti_mqtt.errors import InvalidRequestError, ProtocolError
 from tests.cti import golden
-from tests.cti.golden import GOLDEN, Golden, by_name, char, f32, f64, u16, u32, wchar
-from tests.cti.strategies import CHANNEL_RECORDS, EXTRAS, MESSAGES, QUICK
+from tests.cti.golden import GOLDEN, Golden, by_name, char, u32, wchar
+from tests.cti.strategies import MESSAGES, QUICK
+
+IN_RECORDS: dict[type[Any], Callable[..., Any]] = {  # what a record travels in
+    StartData: GetStartDataFeedback,
+    ResumeData: GetResumeDataFeedback,
+    ExtendedStart: StartExtendedRequest,
+    ExtendedResume: ResumeExtendedRequest,
+    Entry: partial(BrowseFeedback, BrowseResult.DIRECTORY),
+}
 
 
 def layout_of(message: Any) -> Any:
@@ -47,10 +69,11 @@ def arguments(message: Any) -> bytes:
     return pack_message(message)[20:-2]
 
 
-def changed(message: Any, **fields: Any) -> Any:
+def changed(message: Any, /, **fields: Any) -> Any:
     if isinstance(message, ChannelRecord):
         return ChannelsInfoFeedback((message._replace(**fields),))
-    return dataclasses.replace(message, **fields)
+    changed = dataclasses.replace(message, **fields)
+    return IN_RECORDS[type(message)]((changed,)) if type(message) in IN_RECORDS else changed
 
 
 # --- by hand ---
@@ -101,6 +124,19 @@ def test_every_field_differs_from_its_neighbours() -> None:
         ("ConnectRequest", 58),
         ("ConnectFeedback", 62),
         ("UnknownCommandFeedback", 158),
+        *((f"{name}Request", 128) for name in ("Resume", "GetSerial")),
+        *((f"{name}Feedback", 128) for name in ("Resume", "Continue", "Jump", "UpdateMetaVariables", "GetSerial")),
+        ("JumpRequest", 131),
+        ("ContinueRequest", 22 + 4 + 2 * 2),
+        ("UpdateMetaVariablesRequest", 22 + 20 + 2 * 8),
+        ("UpdateMetaVariablesRequest-v45", 22 + 24 + 2 * 8),
+        ("StartCalibrationRequest", 124),
+        ("SendMessageRequest", 2070),
+        ("BrowseRequest", 2070),
+        ("DownloadRequest", 2078),
+        ("UploadRequest", 22 + 2048 + 40 + 33),
+        ("UploadFeedback", 42),
+        ("NewOrDeleteRequest", 2074),
     ],
 )
 def test_frame_sizes(name: str, size: int) -> None:
@@ -116,7 +152,11 @@ def test_sixteen_records_are_as_long_as_the_captured_ones() -> None:
 
 def test_only_these_are_of_fixed_size() -> None:
     variable = {cls.__name__ for cls, (_, message_type) in BY_CLASS.items() if message_type.layout.fixed_size is None}
-    assert variable == {"LoginFeedback", "ChannelsInfoFeedback", "StartRequest"}
+    assert variable == {
+        *("LoginFeedback", "ChannelsInfoFeedback", "StartRequest", "ContinueRequest", "UpdateMetaVariablesRequest"),
+        *("GetStartDataRequest", "GetStartDataFeedback", "GetResumeDataRequest", "GetResumeDataFeedback"),
+        *("StartExtendedRequest", "ResumeExtendedRequest", "BrowseFeedback", "DownloadFeedback", "UploadRequest"),
+    }
 
 
 # --- whatever fits ---
@@ -157,20 +197,34 @@ def test_table_of_commands_is_whole() -> None:
     for command in COMMANDS:
         assert BY_CODE[Direction.REQUEST][command.request.code] is command.request
         assert BY_CODE[Direction.FEEDBACK][command.feedback.code] is command.feedback
-        assert command.feedback.cls.__name__ == command.request.cls.__name__.replace("Request", "Feedback")
-        assert command.feedback.code.name == f"{command.request.code.name}_FEEDBACK"
+        name = command.request.cls.__name__.replace("Extended", "")  # those two are answered like the plain ones
+        assert command.feedback.cls.__name__ == name.replace("Request", "Feedback")
+        assert command.feedback.code.name == f"{command.request.code.name.replace('_EXTENDED', '')}_FEEDBACK"
     assert BY_CODE[Direction.FEEDBACK][0xBB111111] is UNKNOWN_COMMAND
-    assert len(BY_CODE[Direction.FEEDBACK]) == len(COMMANDS) + 1
+    assert len(BY_CODE[Direction.FEEDBACK]) == len(COMMANDS) - 2 + 1
+    assert len(BY_CODE[Direction.REQUEST]) == len(COMMANDS) == 24
 
 
 def test_what_moves_something_is_a_control_command() -> None:
     control = {command.request.cls.__name__ for command in COMMANDS if command.control}
-    assert control == {"AssignRequest", "StartRequest", "StopRequest", "SetMetaVariableRequest"}
+    assert control == {
+        *("AssignRequest", "StartRequest", "StopRequest", "SetMetaVariableRequest", "UpdateMetaVariablesRequest"),
+        *("ResumeRequest", "ContinueRequest", "JumpRequest", "StartExtendedRequest", "ResumeExtendedRequest"),
+        "StartCalibrationRequest",
+    }
 
 
 # --- text ---
 
 LOGIN = LoginRequest("user", "password")
+PATHS = (
+    *(BrowseRequest("a"), DownloadRequest("a", 1.0), UploadRequest("a", 0, 1, 0, 1.0, bytes(16), b"")),
+    *(NewFolderRequest("a"), DeleteRequest("a"), NewOrDeleteRequest(0, "a")),
+)
+START_DATA = StartData(0, StartDataCode.OK, 0, 0, "a", (0.0,) * 16, (), ())
+RESUME_DATA = ResumeData(0, StartDataCode.OK, 0, "a", "a", "a", "a", "a", ResumeState(), ())
+EXTENDED_START, EXTENDED_RESUME = ExtendedStart(0, "a", "a"), ExtendedResume(0, "a", "a")
+ENTRY = Entry(1, "a", 0, "a")
 TEXT_FIELDS = [
     *[(LOGIN, "user", "utf-8", 32), (LOGIN, "password", "utf-8", 32)],
     *[(golden.LOGIN_FEEDBACK, "serial", "utf-8", 15), (golden.LOGIN_FEEDBACK, "note", "utf-8", 255)],
@@ -187,6 +241,15 @@ TEXT_FIELDS = [
     *[(golden.RECORD, name, "utf-16", 199) for name in ("schedule", "can_config", "smb_config")],
     *[(golden.RECORD, name, "utf-16", 71) for name in ("test_name", "barcode")],
     *[(golden.RECORD, "exit_condition", "utf-8", 99), (golden.RECORD, "step_and_cycle", "utf-8", 63)],
+    (SendMessageRequest("a"), "message", "utf-16", 1023),
+    *[(message, "path", "utf-16", 1023) for message in PATHS],
+    *[(START_DATA, name, "utf-16", limit) for name, limit in (("schedule", 199),)],
+    *[(RESUME_DATA, name, "utf-16", limit) for name, limit in (("test_name", 71), ("schedule", 199))],
+    *[(RESUME_DATA, name, "utf-16", 63) for name in ("creator", "comment", "start_time")],
+    *[(EXTENDED_START, name, "utf-16", limit) for name, limit in (("test_name", 71), ("schedule", 199))],
+    *[(EXTENDED_START, name, "utf-16", 63) for name in ("creator", "comment")],
+    *[(EXTENDED_RESUME, name, "utf-16", limit) for name, limit in (("test_name", 71), ("schedule", 199))],
+    *[(ENTRY, name, "utf-16", limit) for name, limit in (("name", 63), ("modified", 31))],
 ]
 
 
@@ -214,7 +277,7 @@ def test_text_limits(message: Any, field: str, encoding: str, limit: int) -> Non
 
 def test_table_of_texts_is_whole() -> None:
     listed = {(type(message), field) for message, field, _, _ in TEXT_FIELDS}
-    types = [*BY_CLASS, ChannelRecord]
+    types = [*BY_CLASS, ChannelRecord, *IN_RECORDS]
     texts = {
         (cls, name)
         for cls in types
@@ -341,143 +404,7 @@ def test_refused_password_is_never_shown(text: str) -> None:
         error = error.__cause__
 
 
-# --- auxiliaries, BMS and SMB ---
-
-WITH_UNITS, WITHOUT_UNITS = ExtrasCodec(units=True), ExtrasCodec(units=False)
-
-
-def feedback_of(*extras: bytes) -> bytes:
-    return u32(len(extras)) + b"".join(golden.RECORD_FIXED + extra for extra in extras)
-
-
-def read_extras(*extras: bytes) -> list[Extras]:
-    feedback = layout_of(ChannelsInfoFeedback(())).unpack(feedback_of(*extras))
-    assert all(record._replace(extras=NO_EXTRAS) == golden.RECORD for record in feedback.records)
-    return [record.extras for record in feedback.records]
-
-
-def counts(bms: int = 0, smb: int = 0, **aux: int) -> bytes:
-    return b"".join(u16(aux.get(kind, 0)) for kind in golden.AUX) + u16(bms) + u16(smb)
-
-
-@pytest.mark.parametrize("kind", AUX_KINDS)
-def test_each_kind_of_auxiliary(kind: str) -> None:
-    extras = Extras({kind: (AuxReading(1.5, -0.5), AuxReading(2.5, 0.25))})
-    packed = counts(**{kind: 2}) + f32(1.5, -0.5, 2.5, 0.25)
-    assert WITH_UNITS.pack(extras) == WITHOUT_UNITS.pack(extras) == packed
-    assert read_extras(packed) == [extras]
-
-
-def test_everything_at_once_with_units() -> None:
-    assert WITH_UNITS.pack(golden.EXTRAS) == golden.EXTRAS_BYTES
-    assert read_extras(golden.EXTRAS_BYTES, golden.EXTRAS_BYTES) == [golden.EXTRAS, golden.EXTRAS]
-
-
-def test_everything_at_once_without_units() -> None:
-    assert WITHOUT_UNITS.pack(golden.EXTRAS_WITHOUT_UNITS) == golden.EXTRAS_BYTES_WITHOUT_UNITS
-    assert read_extras(golden.EXTRAS_BYTES_WITHOUT_UNITS, golden.NO_COUNTS) == [golden.EXTRAS_WITHOUT_UNITS, NO_EXTRAS]
-
-
-def test_without_units_a_number_is_unknown() -> None:
-    packed = counts(smb=1) + u32(4) + u32(0)
-    ((reading,),) = [extras.smb for extras in read_extras(packed)]
-    assert (reading.index, reading.unit) == (4, "")
-    assert isinstance(reading.value, float)
-    assert math.isnan(reading.value)
-    assert WITHOUT_UNITS.pack(Extras(smb=(SmbReading(4, 1.5, "V"),))) == packed
-
-
-def test_undecodable_units_are_replaced() -> None:
-    packed = counts(bms=1, smb=1) + u32(1) + f64(2.0) + b"\xb0C\0" + u32(3) + u32(1) + b"\xff\0" + b"\xfe\0"
-    assert read_extras(packed) == [Extras({}, (BmsReading(1, 2.0, "\ufffdC"),), (SmbReading(3, "\ufffd", "\ufffd"),))]
-
-
-MALFORMED = {
-    "counts cut": golden.NO_COUNTS[:-1],
-    "counts missing": b"",
-    "aux cut": counts(voltage=1) + f32(1.0),
-    "aux cut by a byte": counts(voltage=1, density=1) + bytes(15),
-    "aux announced by the thousand": counts(ph=65535) + bytes(8),
-    "bms cut in its number": counts(bms=1) + u32(1) + bytes(7),
-    "bms without anything": counts(bms=1),
-    "bms by the thousand": counts(bms=65535) + u32(1) + f64(1.0) + b"V\0",
-    "smb cut in its head": counts(smb=1) + u32(1),
-    "smb cut in its number": counts(smb=1) + u32(1) + u32(0) + bytes(7),
-    "smb text without NUL": counts(smb=1) + u32(1) + u32(1) + b"text",
-    "smb unit without NUL": counts(smb=1) + u32(1) + u32(0) + f64(1.0) + b"mV",
-    "smb of unknown type": counts(smb=1) + u32(1) + u32(2) + f64(1.0) + b"mV\0",
-    "smb by the thousand": counts(smb=65535) + u32(1) + u32(0) + f64(1.0) + b"mV\0",
-    "a byte too many": golden.NO_COUNTS + b"\0",
-    "a byte behind extras": golden.EXTRAS_BYTES + b"\0",
-}
-
-
-@pytest.mark.parametrize("extras", MALFORMED.values(), ids=MALFORMED.keys())
-def test_malformed_extras_are_protocol_errors(extras: bytes) -> None:
-    with pytest.raises(ProtocolError):
-        read_extras(extras)
-    with pytest.raises(ProtocolError):
-        read_extras(golden.NO_COUNTS, extras)
-
-
-def test_both_forms_in_one_frame_are_refused() -> None:
-    """One server writes one form."""
-    with pytest.raises(ProtocolError):
-        read_extras(golden.EXTRAS_BYTES, golden.EXTRAS_BYTES_WITHOUT_UNITS)
-
-
-@pytest.mark.parametrize("records", [2, 0xFFFF_FFFF], ids=["one", "4 billion"])
-def test_more_records_announced_than_present(records: int) -> None:
-    with pytest.raises(ProtocolError):
-        layout_of(ChannelsInfoFeedback(())).unpack(u32(records) + golden.RECORD_FIXED + golden.NO_COUNTS)
-
-
-@QUICK
-@given(EXTRAS, st.data())
-def test_cut_extras_are_protocol_errors(extras: Extras, data: st.DataObject) -> None:
-    packed = WITH_UNITS.pack(extras)
-    size = data.draw(st.integers(0, len(packed) - 1))
-    with pytest.raises(ProtocolError):
-        WITH_UNITS.unpack_from(packed[:size], 0)
-
-
-@QUICK
-@given(st.lists(CHANNEL_RECORDS, max_size=2))
-def test_records_without_units_come_back(records: list[ChannelRecord]) -> None:
-    stripped = [
-        record._replace(
-            extras=Extras(
-                record.extras.aux,
-                tuple(BmsReading(bms.index, bms.value, "") for bms in record.extras.bms),
-                tuple(SmbReading(smb.index, "", "") for smb in record.extras.smb),
-            )
-        )
-        for record in records
-    ]
-    codec = CountedRecords(RECORD_WITHOUT_UNITS)
-    packed = codec.pack(tuple(stripped))
-    assert codec.unpack_from(packed, 0) == (tuple(stripped), len(packed))
-    assert layout_of(ChannelsInfoFeedback(())).unpack(packed).records == tuple(stripped)
-
-
-@pytest.mark.parametrize(
-    ("extras", "reason"),
-    [
-        (Extras({"voltage": (AuxReading(1e39, 0.0),)}), "too large"),
-        (Extras({"voltage": (AuxReading(0.0, 0.0),) * 65_536}), "format requires"),
-        (Extras({"Voltage": (AuxReading(0.0, 0.0),)}), "no such auxiliaries: Voltage"),
-        (Extras(bms=(BmsReading(-1, 0.0, "V"),)), "argument out of range|format requires"),
-        (Extras(bms=(BmsReading(1, 0.0, "V\0"),)), "NUL"),
-        (Extras(bms=(BmsReading(1, 0.0, "\ud800"),)), "not valid Unicode"),
-        (Extras(smb=(SmbReading(1, "\0", "V"),)), "NUL"),
-        (Extras(smb=(SmbReading(1 << 32, 0.0, "V"),)), "argument out of range|format requires"),
-        (Extras(smb=(SmbReading(1, 10**400, "V"),)), "too large|not a float"),
-    ],
-    ids=["float32", "too many", "kind", "index", "NUL", "surrogate", "SMB text", "SMB index", "SMB number"],
-)
-def test_extras_without_a_place(extras: Extras, reason: str) -> None:
-    with pytest.raises(InvalidRequestError, match=rf"extras: .*({reason})"):
-        pack_message(changed(golden.RECORD, extras=extras))
+# --- the picture ---
 
 
 def test_picture_must_be_as_long_as_announced() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import pytest
 
 from cti_mqtt.cti.codes import ChannelStatus
-from cti_mqtt.cti.results import AssignResult, SetMetaVariableResult, StartResult, StopResult
+from cti_mqtt.cti.results import AssignResult, ContinueResult, SetMetaVariableResult, StartResult, StopResult
 from cti_mqtt.simulator import BUILT_IN, Battery, Cell, CellState, Channel
 from cti_mqtt.simulator.channel import clip
 from cti_mqtt.simulator.run import Run
@@ -286,16 +286,16 @@ def test_unsafe_wants_an_acknowledgement() -> None:
 
 def test_a_pause_waits_for_a_continue() -> None:
     channel = channel_with("Pause.sdx")
-    assert not channel.continue_test()
+    assert channel.continue_test() is ContinueResult.RUNNING
     channel.advance(1e6)
     assert status_of(channel) is ChannelStatus.PAUSE
     assert channel.active
     assert run_of(channel).test_time_s == pytest.approx(10.0)
-    assert channel.continue_test()
+    assert channel.continue_test() is ContinueResult.OK
     assert status_of(channel) is ChannelStatus.REST
     channel.advance(10.0)
     assert status_of(channel) is ChannelStatus.FINISHED
-    assert not channel.continue_test()
+    assert channel.continue_test() is ContinueResult.NOT_PAUSED
 
 
 def test_a_pause_can_be_stopped() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from cti_mqtt.cti.messages.channels import ChannelRecord
 from cti_mqtt.cti.messages.session import LoginFeedback
-from cti_mqtt.simulator import NO_FAULTS, Faults, ForcedResult
+from cti_mqtt.simulator import NO_FAULTS, ChunkFault, Faults, ForcedResult
 from cti_mqtt.simulator.faults import COMMAND_NAMES
 from cti_mqtt.simulator.wire import text_fields
 
@@ -46,11 +46,25 @@ def test_what_is_no_forced_result(text: str) -> None:
         lambda: Faults(segment_bytes=-1),
         lambda: Faults(cut_after_frames=-1),
         lambda: Faults(statuses={0: 40_000}),
+        lambda: Faults(first_index=2),
+        lambda: Faults(largest_file_bytes=-1),
+        lambda: Faults(chunk_delay_s=float("inf")),
     ],
 )
 def test_faults_that_make_no_sense(make: Callable[[], Any]) -> None:
     with pytest.raises(ValueError, match=r".+"):
         make()
+
+
+@pytest.mark.parametrize(("text", "fault"), [("2", ChunkFault(2)), ("10:1x", ChunkFault(10, 1))])
+def test_chunk_faults_read_from_text(text: str, fault: ChunkFault) -> None:
+    assert ChunkFault.parse(text) == fault
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "2:", "2:x", "2:1s", "two"])
+def test_what_is_no_chunk_fault(text: str) -> None:
+    with pytest.raises(ValueError, match="CHUNK"):
+        ChunkFault.parse(text)
 
 
 def test_by_default_nothing_is_wrong() -> None:

@@ -79,7 +79,7 @@ async def test_damaged_requests_are_not_carried_out(serve: Serve, connect: Conne
     assert not server.recorder.commands("stop")
 
 
-async def test_the_file_port_takes_login_and_connect_only(serve: Serve, connect: Connect) -> None:
+async def test_the_file_port_controls_nothing(serve: Serve, connect: Connect) -> None:
     client = await connect(await serve(), files=True)
     assert await client.ask(ConnectRequest(0)) == [ConnectFeedback(0, 0)]  # type: ignore[arg-type]
     assert await client.ask(StopRequest(0)) == [UnknownCommandFeedback(0xBB310001, 0)]

@@ -16,9 +16,20 @@ import typer
 from typer.testing import CliRunner
 
 from cti_mqtt.cti.messages.channels import AuxOption, ChannelsInfoRequest
+from cti_mqtt.cti.messages.service import SendMessageRequest
 from cti_mqtt.cti.messages.session import LoginRequest
 from cti_mqtt.cti.messages.tests import StopRequest
-from cti_mqtt.simulator import NO_FAULTS, AnswerStyle, ChecksumStyle, Faults, ForcedResult, TextStyle
+from cti_mqtt.simulator import (
+    NO_FAULTS,
+    AnswerStyle,
+    ChecksumStyle,
+    ChunkFault,
+    Document,
+    Faults,
+    ForcedResult,
+    TextStyle,
+    UpdateAnswer,
+)
 
 from .conftest import Client
 
@@ -29,8 +40,9 @@ Simulate = Callable[..., Awaitable[asyncio.subprocess.Process]]
 
 
 @pytest.fixture
-async def simulate() -> AsyncIterator[Simulate]:
+async def simulate(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Simulate]:
     processes: list[asyncio.subprocess.Process] = []
+    temporary = str(tmp_path_factory.mktemp("temporary"))  # killed programs leave their files behind
 
     async def start(*arguments: str) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
@@ -38,7 +50,7 @@ async def simulate() -> AsyncIterator[Simulate]:
             *("-c", PROGRAM, *arguments),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200"},
+            env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "TMPDIR": temporary},
         )
         processes.append(process)
         return process
@@ -144,6 +156,17 @@ async def test_switches_reach_the_server(simulate: Simulate) -> None:
         ("--comm-failure 4", Faults(comm_failures=frozenset({3}))),
         ("--cut-after-frames 2", Faults(cut_after_frames=2)),
         ("--cut-after-requests 0", Faults(cut_after_requests=0)),
+        ("--advanced-answer channel", Faults(advanced_answer=UpdateAnswer.CHANNEL)),
+        ("--advanced-limit v4.5", Faults(advanced_limit=Document.V45)),
+        ("--calibration v4.5", Faults(calibration=Document.V45)),
+        ("--upload-feedback v4.5", Faults(upload_feedback=Document.V45)),
+        ("--newer-browse", Faults(newer_browse=True)),
+        ("--first-index 1", Faults(first_index=1)),
+        ("--largest-file 5", Faults(largest_file_bytes=5)),
+        ("--bad-md5 2", Faults(bad_md5=ChunkFault(2))),
+        ("--bad-md5 2:1x", Faults(bad_md5=ChunkFault(2, 1))),
+        ("--cut-chunk 3:1x", Faults(cut_chunk=ChunkFault(3, 1))),
+        ("--delay-chunk 0.5", Faults(chunk_delay_s=0.5)),
     ],
 )
 def test_each_switch_is_its_fault(arguments: str, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,6 +206,10 @@ def test_the_documented_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "--delay -1",
         "--drop nix",
         "--nan 0",
+        "--first-index 2",
+        "--bad-md5 0",
+        "--cut-chunk 1:2s",
+        "--advanced-answer both",
     ],
 )
 async def test_bad_values_are_refused(simulate: Simulate, arguments: str) -> None:
@@ -201,6 +228,27 @@ async def test_a_taken_port_is_said_plainly(simulate: Simulate) -> None:
     assert second.returncode == 1
     assert errors.decode().startswith("cannot simulate a cycler: ")
     assert len(errors.splitlines()) == 1
+
+
+async def test_a_message_is_shown_and_files_lie_where_they_should(simulate: Simulate, tmp_path: Path) -> None:
+    process = await simulate(*FREE, "--files", str(tmp_path / "files"))
+    port = (await started(process))[1]
+    client = await connect(port)
+    await client.ask(LoginRequest("admin", "admin"))
+    (answer,) = await client.ask(SendMessageRequest("[now]<-->[\x1b[2J]"))
+    assert answer.result == 1
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"message: '[now]<-->[\\x1b[2J]'\n"
+    assert (tmp_path / "files" / "Work" / "CCCV.sdx").exists()
+    client.writer.close()
+
+
+async def test_files_that_cannot_be(simulate: Simulate, tmp_path: Path) -> None:
+    (tmp_path / "Work").write_text("a file where a directory should be")
+    process = await simulate(*FREE, "--files", str(tmp_path))
+    _, errors = await process.communicate()
+    assert process.returncode == 1
+    assert errors.startswith(b"cannot simulate a cycler: ")
 
 
 async def test_a_record_that_cannot_be_written(simulate: Simulate, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from cti_mqtt.bridge.bus import (
     Poll,
     Reading,
     Result,
+    Schedules,
     StaleReading,
 )
 from cti_mqtt.bridge.mqtt import PACKET_OVERHEAD, Message
@@ -65,6 +66,8 @@ class PlainOutput:
             case MetaVariables(cycler, channel, values):
                 body = payloads.encode(payloads.meta_variables(values))
                 self._retain(self._topics.channel(cycler, channel, "mv"), body)
+            case Schedules(cycler, names):
+                self._retain(self._topics.cycler(cycler, "schedules"), payloads.encode(names))
             case Happening():
                 self._happening(item)
             case Result():

@@ -107,6 +107,7 @@ class UploadRequest:
 
 _V11 = struct.Struct("<dIII")  # time, packages, index, result
 _V45 = struct.Struct("<IdII")  # result, time, packages, index
+_RESULT_SIZE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,11 @@ class UploadFeedback:
     def of(cls, time: float, packages: int, index: int, result: UploadResult) -> "UploadFeedback":
         """As v1.1 writes it."""
         return cls(_V11.pack(time, packages, index, result))
+
+    @property
+    def result_first(self) -> "UploadFeedback":
+        """The same as v4.5 writes it, given as v1.1 writes it."""
+        return UploadFeedback(self.content[-_RESULT_SIZE:] + self.content[:-_RESULT_SIZE])
 
     def read(self, time: float) -> tuple[int, UploadResult] | None:
         """Index and result, if this answers a chunk sent under `time`; else None."""
