@@ -6,7 +6,7 @@ session still brings is believed.
 """
 
 import asyncio
-import heapq
+import bisect
 import itertools
 import logging
 import socket
@@ -34,7 +34,6 @@ from cti_mqtt.errors import (
     CtiMqttError,
     FeedbackTimeoutError,
     NotConnectedError,
-    NotSentError,
     UnsupportedCommandError,
 )
 
@@ -46,13 +45,14 @@ QUIET_S = 2.0  # silence after part of the readings that means: no more of them 
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Flight:
-    """An exchange on the wire, and when it was last heard of (loop time, s)."""
+    """An exchange on the wire, when it was last heard of (loop time, s), and what watches its time."""
 
     exchange: Exchange[Any]
     sent_at: float
     heard_at: float | None = None
+    timer: asyncio.TimerHandle = field(init=False)
 
 
 @dataclass(slots=True, order=True)
@@ -89,10 +89,11 @@ class Connection(asyncio.Protocol):
         self._stream = Stream(Direction.FEEDBACK, policy)
         self._transport: asyncio.Transport | None = None
         self._writable = True
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[_Waiting] = []  # sorted
         self._order = itertools.count()
         self._in_flight: defaultdict[int, deque[_Flight]] = defaultdict(deque)
         self._checksum_reported = False
+        self._complaints: set[type[Event]] = set()
 
     # --- asking ---
 
@@ -108,47 +109,67 @@ class Connection(asyncio.Protocol):
         frame = pack_message(exchange.request)
         if self.closed.done():
             raise NotConnectedError(f"{self._name}: {self.closed.result()}")
-        heapq.heappush(self._waiting, _Waiting(exchange.priority, next(self._order), exchange, frame))
+        bisect.insort(self._waiting, _Waiting(exchange.priority, next(self._order), exchange, frame))
         self._pump()
         return await exchange.outcome
 
     def _pump(self) -> None:
         """Hand to the socket what may go now."""
-        while self._waiting and self._writable and (self.pipelining or not any(self._in_flight.values())):
-            waiting = heapq.heappop(self._waiting)
+        while self._transport and self._writable and (self.pipelining or not any(self._in_flight.values())):
+            waiting = self._take_next()
+            if waiting is None:
+                return
+            self._send(self._transport, waiting)
+
+    def _take_next(self) -> _Waiting | None:
+        """The first that may go now, out of the queue."""
+        for index, waiting in enumerate(self._waiting):
             exchange = waiting.exchange
-            if self._transport is None or exchange.outcome.cancelled():
-                continue  # the caller has gone
-            try:
-                exchange.gate()
-            except NotSentError as error:
-                exchange.fail(error)
-                continue
-            exchange.sent = True
-            flight = _Flight(exchange, self._loop.time())
-            self._in_flight[exchange.command.feedback.code].append(flight)
-            self._loop.call_later(self._timeout_s, self._check_time, flight)
-            self._transport.write(waiting.frame)
+            if not (exchange.alone and self._in_flight[exchange.command.feedback.code]):
+                return self._waiting.pop(index)
+        return None
+
+    def _send(self, transport: asyncio.Transport, waiting: _Waiting) -> None:
+        exchange = waiting.exchange
+        if exchange.outcome.cancelled():
+            return  # the caller has gone
+        try:
+            exchange.gate()
+        except Exception as error:  # noqa: BLE001 - NotSentError; if it is a bug, it belongs to this caller as well
+            exchange.fail(error)
+            return
+        exchange.sent = True
+        flight = _Flight(exchange, self._loop.time())
+        self._in_flight[exchange.command.feedback.code].append(flight)
+        self._watch(flight)
+        transport.write(waiting.frame)
+
+    def _watch(self, flight: _Flight) -> None:
+        """Look again when its time is over."""
+        flight.timer = self._loop.call_at(self._deadline(flight), self._check_time, flight)
+
+    def _deadline(self, flight: _Flight) -> float:
+        if flight.heard_at is None:
+            return flight.sent_at + self._timeout_s
+        return flight.heard_at + (min(QUIET_S, self._timeout_s) if flight.exchange.partial else self._timeout_s)
+
+    def _land(self, flight: _Flight) -> None:
+        """Nothing more is expected of it; its timer would keep it, readings and all, until the time-out."""
+        self._in_flight[flight.exchange.command.feedback.code].remove(flight)
+        flight.timer.cancel()
 
     def _check_time(self, flight: _Flight) -> None:
+        if self._loop.time() < self._deadline(flight):
+            self._watch(flight)
+            return
         exchange = flight.exchange
-        if exchange.finished:
-            return
-        if flight.heard_at is None:
-            deadline = flight.sent_at + self._timeout_s
-        else:
-            deadline = flight.heard_at + (min(QUIET_S, self._timeout_s) if exchange.partial else self._timeout_s)
-        if self._loop.time() < deadline:
-            self._loop.call_at(deadline, self._check_time, flight)
-            return
         name = exchange.command.request.code.text
         error = FeedbackTimeoutError(f"{self._name}: no answer to {name} within {self._timeout_s:g} s")
+        exchange.run_out(error)
         if exchange.partial and flight.heard_at is not None:
-            exchange.run_out(error)
-            self._in_flight[exchange.command.feedback.code].remove(flight)
+            self._land(flight)
             self._pump()
         else:
-            exchange.run_out(error)
             self.close(error)
 
     # --- hearing ---
@@ -186,16 +207,22 @@ class Connection(asyncio.Protocol):
                 else:
                     self._dispatch(message, checksum)
             case Skipped(size, reason):
-                log.warning("%s: skipped %d bytes: %s", self._name, size, reason)
+                log.log(self._level(event), "%s: skipped %d bytes: %s", self._name, size, reason)
             case ReceivedUnknown(code):
-                log.warning("%s: ignored a message with the unknown code %#010x", self._name, code)
+                log.log(self._level(event), "%s: ignored a message with the unknown code %#010x", self._name, code)
+
+    def _level(self, event: Event) -> int:
+        """How loud to say it: some servers do it with every message, and once a connection is enough."""
+        level = logging.DEBUG if type(event) in self._complaints else logging.WARNING
+        self._complaints.add(type(event))
+        return level
 
     def _report_checksum(self, checksum: Checksum) -> None:
         if self._checksum_reported or self._policy is ChecksumPolicy.IGNORE:
             return
         self._checksum_reported = True
         log.warning(
-            "%s: %s checksum in the cycler's messages; taking them all the same (checksum: warn)",
+            "%s: %s checksum in the cycler's messages; readings are taken all the same (checksum: warn)",
             self._name,
             checksum.value,
         )
@@ -204,11 +231,12 @@ class Connection(asyncio.Protocol):
         flights = self._in_flight[BY_CLASS[type(message)][1].code]
         for flight in flights:
             if flight.exchange.offer(message, checksum):
+                first, flight.heard_at = flight.heard_at is None, self._loop.time()
                 if flight.exchange.finished:
-                    flights.remove(flight)
-                elif flight.heard_at is None and flight.exchange.partial:
-                    self._loop.call_later(min(QUIET_S, self._timeout_s), self._check_time, flight)
-                flight.heard_at = self._loop.time()
+                    self._land(flight)
+                elif first and flight.exchange.partial:  # from now on silence ends it sooner
+                    flight.timer.cancel()
+                    self._watch(flight)
                 return
         # A server that answers "all" although one channel was asked sends more readings than anybody waits for.
         log.debug("%s: nobody waits for %s", self._name, type(message).__name__)
@@ -221,8 +249,9 @@ class Connection(asyncio.Protocol):
                     flight.exchange.fail(
                         UnsupportedCommandError(f"{self._name}: the cycler does not know the command {code.text}")
                     )
-                    flights.remove(flight)
+                    self._land(flight)
                     return
+        log.debug("%s: nobody waits for an answer to the unknown command %s", self._name, code.text)
 
     # --- ending ---
 
@@ -237,6 +266,7 @@ class Connection(asyncio.Protocol):
         for flights in self._in_flight.values():
             for flight in flights:
                 flight.exchange.run_out(lost)
+                flight.timer.cancel()
         self._in_flight.clear()
         for waiting in self._waiting:
             waiting.exchange.fail(NotConnectedError(f"{self._name}: {reason}"))
@@ -271,6 +301,7 @@ async def open_connection(
             _, connection = await asyncio.get_running_loop().create_connection(make, host, port)
     except TimeoutError as error:
         raise NotConnectedError(f"{name}: no answer from {host}:{port} within {timeout_s:g} s") from error
-    except OSError as error:
-        raise NotConnectedError(f"{name}: cannot connect to {host}:{port}: {error.strerror or error}") from error
+    except (OSError, UnicodeError) as error:  # the latter for a host that no name can be
+        why = getattr(error, "strerror", None) or error
+        raise NotConnectedError(f"{name}: cannot connect to {host}:{port}: {why}") from error
     return connection

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from cti_mqtt.client.connection import FEEDBACK_TIMEOUT_S, Connection, open_connection
 from cti_mqtt.client.exchange import (
-    NORMAL,
     URGENT,
     ChannelOutcome,
     Gate,
@@ -30,11 +29,19 @@ from cti_mqtt.cti.messages.tests import AssignRequest, StartRequest, StopRequest
 from cti_mqtt.cti.messages.variables import SetMetaVariableRequest
 from cti_mqtt.cti.numbering import as_printed, on_wire
 from cti_mqtt.cti.stream import ChecksumPolicy
-from cti_mqtt.errors import CtiMqttError, LoginRefusedError, NotConnectedError
+from cti_mqtt.errors import (
+    CtiMqttError,
+    InvalidRequestError,
+    LoginRefusedError,
+    NotConnectedError,
+    OutcomeUnknownError,
+    ProtocolError,
+)
 
 log = logging.getLogger(__name__)
 
 INCOMPLETE_LIMIT = 2  # answers to "all" that lack channels, before each channel is asked by itself
+MAX_CHANNELS = 0x7FFF  # what a request for readings can name
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +83,6 @@ class Cycler:
         self._connection = connection
         self._incomplete = 0
         self._one_by_one = False
-        # A successful start may come back without its channel: with two in flight nobody could tell whose it is.
-        self._start_turn = asyncio.Lock()
 
     @classmethod
     @asynccontextmanager
@@ -85,8 +90,10 @@ class Cycler:
         """A session, logged in; closed when the block ends.
 
         Raises:
-            NotConnectedError: nobody answers there, or not in time.
-            LoginRefusedError: user or password is wrong, or nothing answers the login.
+            NotConnectedError: nobody answers there, or not in time, or not to the login.
+            LoginRefusedError: the cycler said no: user or password is wrong.
+            UnsupportedCommandError: it does not know the login.
+            ProtocolError: its answer makes no sense.
             InvalidRequestError: user or password do not fit into the 32 bytes of their field.
         """
         connection = await open_connection(
@@ -98,13 +105,7 @@ class Cycler:
             pipelining=endpoint.pipelining,
         )
         try:
-            info = await connection.ask(SingleExchange(LoginRequest(credentials.username, credentials.password)))
-            if not info.result.usable:
-                raise LoginRefusedError(
-                    f"{endpoint.name}: login as {credentials.username!r} refused ({info.result.text}); "
-                    "check user name and password, and that the user is registered in MITS Pro"
-                )
-            yield cls(endpoint.name, connection, info)
+            yield cls(endpoint.name, connection, await _log_in(connection, endpoint.name, credentials))
         finally:
             connection.close(NotConnectedError("the session was closed on this side"))
 
@@ -136,6 +137,9 @@ class Cycler:
         Channels that the cycler did not send are absent. A server that twice leaves some out is from then on asked for
         each channel by itself, with one request in flight.
 
+        Raises:
+            NotSentError, OutcomeUnknownError, UnsupportedCommandError: nothing came at all.
+
         Source: v1.1, "Get channels info".
         """
         if self._one_by_one:
@@ -143,9 +147,11 @@ class Cycler:
         exchange = ReadExchange(ChannelsInfoRequest(aux_options=aux), [on_wire(n) for n in self.channels])
         records = await self._connection.ask(exchange)
         self._note_completeness(complete=not exchange.missing)
-        return _by_channel(records)
+        return self._by_channel(records)
 
     def _note_completeness(self, *, complete: bool) -> None:
+        if self._one_by_one or self._connection.closed.done():
+            return  # what was in flight when it was decided, or cut short: not the server's habit
         self._incomplete = 0 if complete else self._incomplete + 1
         if self._incomplete >= INCOMPLETE_LIMIT:
             log.warning(
@@ -165,8 +171,9 @@ class Cycler:
 
         Source: v1.1, "Get channels info".
         """
-        exchange = ReadExchange(ChannelsInfoRequest(on_wire(channel), aux_options=aux), [on_wire(channel)])
-        return _by_channel(await self._connection.ask(exchange))
+        wire = self._wire(channel)
+        exchange = ReadExchange(ChannelsInfoRequest(wire, aux_options=aux), [wire])
+        return self._by_channel(await self._connection.ask(exchange))
 
     async def read_selected(self, selection: Selection, aux: AuxOption = AuxOption.ALL) -> dict[int, ChannelRecord]:
         """The readings of the running or of the unsafe channels; ends after a short silence, for lack of a count.
@@ -174,7 +181,18 @@ class Cycler:
         Source: v1.1, "Get channels info".
         """
         exchange = ReadExchange(ChannelsInfoRequest(ALL_CHANNELS, selection, aux), [])
-        return _by_channel(await self._connection.ask(exchange))
+        return self._by_channel(await self._connection.ask(exchange))
+
+    def _by_channel(self, records: list[ChannelRecord]) -> dict[int, ChannelRecord]:
+        """By printed channel; a channel that the cycler does not have is damage that no checksum stopped."""
+        by_channel = {as_printed(record.channel): record for record in records}
+        return {channel: record for channel, record in by_channel.items() if channel in self.channels}
+
+    def _wire(self, channel: int) -> int:
+        """The number on the wire; 0 would become -1 there, which some servers read as "all"."""
+        if channel < 1:
+            raise InvalidRequestError(f"{self._name}: channels are numbered from 1, there is no channel {channel}")
+        return on_wire(channel)
 
     # --- control: never sent twice ---
 
@@ -200,7 +218,7 @@ class Cycler:
 
         Source: v1.1, "Assign schedule".
         """
-        wire = on_wire(channel)
+        wire = self._wire(channel)
         request = AssignRequest(
             wire,
             all_channels=False,
@@ -220,18 +238,24 @@ class Cycler:
         Returns:
             for each channel its `StartResult`, or the error that left its outcome unknown.
 
+        Raises:
+            InvalidRequestError: also for no channel at all, which would get one answer that is for none.
+
         Source: v4.5, "Start schedule".
         """
-        wire = [on_wire(channel) for channel in channels]
-        async with self._start_turn:
-            return await self._ask_many(StartRequest(test_name, tuple(wire)), wire, gate=gate)
+        wire = [self._wire(channel) for channel in dict.fromkeys(channels)]
+        if not wire:
+            raise InvalidRequestError(f"{self._name}: no channels to start")
+        request = StartRequest(test_name, tuple(wire))
+        # A successful start may come back without its channel: with two in flight nobody could tell whose it is.
+        return await self._ask_many(ManyChannelsExchange(request, wire, gate=gate, alone=True))
 
     async def stop(self, channel: int) -> StopResult:
         """Stop one channel; goes ahead of everything that still waits to be sent.
 
         Source: v1.1, "Stop".
         """
-        wire = on_wire(channel)
+        wire = self._wire(channel)
         return StopResult((await self._connection.ask(SingleExchange(StopRequest(wire), wire, URGENT))).result)
 
     async def stop_all(self) -> Mapping[int, ChannelOutcome]:
@@ -243,7 +267,7 @@ class Cycler:
         Source: v1.1, "Stop".
         """
         wire = [on_wire(channel) for channel in self.channels]
-        return await self._ask_many(StopRequest(0, all_channels=True), wire, URGENT)
+        return await self._ask_many(ManyChannelsExchange(StopRequest(0, all_channels=True), wire, URGENT))
 
     async def set_meta_variable(
         self, channel: int, index: int, value: float, *, gate: Gate = open_gate
@@ -255,18 +279,27 @@ class Cycler:
 
         Source: v1.1, "Set meta variable".
         """
-        wire = on_wire(channel)
+        wire = self._wire(channel)
         request = SetMetaVariableRequest.of(wire, index, value)
         feedback = await self._connection.ask(SingleExchange(request, wire, gate=gate))
         return SetMetaVariableResult(feedback.result)
 
-    async def _ask_many(
-        self, request: object, wire: Collection[int], priority: int = NORMAL, gate: Gate = open_gate
-    ) -> Mapping[int, ChannelOutcome]:
-        exchange = ManyChannelsExchange(request, wire, priority, gate)
+    async def _ask_many(self, exchange: ManyChannelsExchange) -> Mapping[int, ChannelOutcome]:
         results = await self._connection.ask(exchange)
         return {as_printed(channel): result for channel, result in results.items()}
 
 
-def _by_channel(records: list[ChannelRecord]) -> dict[int, ChannelRecord]:
-    return {as_printed(record.channel): record for record in records}
+async def _log_in(connection: Connection, name: str, credentials: Credentials) -> LoginFeedback:
+    request = LoginRequest(credentials.username, credentials.password)
+    try:
+        info: LoginFeedback = await connection.ask(SingleExchange(request))
+    except OutcomeUnknownError as error:  # a login moves nothing: trying again is safe
+        raise NotConnectedError(f"{error}; is the Monitor & Control window open there, and CTI enabled?") from error
+    if not info.result.usable:
+        raise LoginRefusedError(
+            f"{name}: login as {credentials.username!r} refused ({info.result.text}); "
+            "check user name and password, and that the user is registered in MITS Pro"
+        )
+    if info.channel_count > MAX_CHANNELS:
+        raise ProtocolError(f"{name}: the login feedback speaks of {info.channel_count} channels, which cannot be")
+    return info

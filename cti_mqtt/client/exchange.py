@@ -42,9 +42,11 @@ class Exchange(ABC, Generic[T]):
         sent: whether the request was handed to the socket.
         finished: whether nothing more is expected.
         partial: whether silence after part of the answer ends it sooner than the time-out.
+        alone: whether it waits while another of its command is in flight: nobody could tell whose an answer is.
     """
 
     partial = False
+    alone = False
 
     def __init__(self, request: Any, priority: int = NORMAL, gate: Gate = open_gate) -> None:
         self.request = request
@@ -69,7 +71,7 @@ class Exchange(ABC, Generic[T]):
         if not self.outcome.done():
             self.outcome.set_result(value)
 
-    def fail(self, error: CtiMqttError) -> None:
+    def fail(self, error: Exception) -> None:
         """Settle with an error."""
         self.finished = True
         if not self.outcome.done():
@@ -107,11 +109,25 @@ class ManyChannelsExchange(Exchange[Mapping[int, ChannelOutcome]]):
     """One feedback a channel answers it: a start of several channels, a stop or an assignment of all.
 
     Feedbacks that name their channel count first. Successes that name none fill the rest only if as many feedbacks came
-    as channels were asked; a rest without proof is an error value a channel, not a failure of the whole.
+    as channels were asked; a rest without proof is an error value a channel, not a failure of the whole. The same goes
+    for refusals that name none, as long as all of them say the same.
+
+    Args:
+        channels: the wire channels that are asked, each once.
+        alone: for a command whose feedbacks may name no channel.
     """
 
-    def __init__(self, request: Any, channels: Collection[int], priority: int = NORMAL, gate: Gate = open_gate) -> None:
+    def __init__(
+        self,
+        request: Any,
+        channels: Collection[int],
+        priority: int = NORMAL,
+        gate: Gate = open_gate,
+        *,
+        alone: bool = False,
+    ) -> None:
         super().__init__(request, priority, gate)
+        self.alone = alone
         self._channels = list(channels)
         self._results: dict[int, ChannelOutcome] = {}
         self._unnamed: list[tuple[Code, Checksum]] = []
@@ -134,7 +150,8 @@ class ManyChannelsExchange(Exchange[Mapping[int, ChannelOutcome]]):
         return True
 
     def _fill_rest(self) -> None:
-        proven = all(result == 0 and checksum is not Checksum.WRONG for result, checksum in self._unnamed)
+        sound = all(checksum is not Checksum.WRONG for _, checksum in self._unnamed)
+        proven = sound and len({result for result, _ in self._unnamed}) == 1
         for channel in self._channels:
             if channel not in self._results:
                 self._results[channel] = (
@@ -156,17 +173,21 @@ class ManyChannelsExchange(Exchange[Mapping[int, ChannelOutcome]]):
 class ReadExchange(Exchange[list[ChannelRecord]]):
     """Readings, in whatever way the server splits them; settles with all that came, wanted or not.
 
+    One at a time: of two in flight, one that lacks channels would take what the other waits for.
+
     Args:
         wanted: the wire channels that complete it; empty where only the server knows (running, unsafe).
     """
 
     partial = True
+    alone = True
 
     def __init__(self, request: Any, wanted: Collection[int]) -> None:
         super().__init__(request)
         self._missing = set(wanted)
         self._open_ended = not wanted
         self._one = len(self._missing) == 1
+        self._heard = False
         self._records: dict[int, ChannelRecord] = {}
 
     @property
@@ -182,6 +203,7 @@ class ReadExchange(Exchange[list[ChannelRecord]]):
             return False
         if feedback.records and not new:
             return False
+        self._heard = True
         self._records.update(new)
         self._missing.difference_update(new)
         nobody_there = self._one and not feedback.records
@@ -190,8 +212,8 @@ class ReadExchange(Exchange[list[ChannelRecord]]):
         return True
 
     def run_out(self, error: CtiMqttError) -> None:
-        """Part of an answer is worth having."""
-        if self._records or self._open_ended:
+        """Part of an answer is worth having; silence is none, whatever was asked."""
+        if self._heard:
             self.succeed(list(self._records.values()))
         else:
             self.fail(error)
