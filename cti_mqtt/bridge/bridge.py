@@ -16,7 +16,8 @@ from cti_mqtt.bridge.bus import Bus, CyclerState, Happening, Item
 from cti_mqtt.bridge.clock import Clock, SystemClock, stamp
 from cti_mqtt.bridge.commands import Commander
 from cti_mqtt.bridge.health import HealthWatch
-from cti_mqtt.bridge.mqtt import Incoming, Message, MqttLink, Subscription
+from cti_mqtt.bridge.mqtt import Incoming, MqttLink, Subscription
+from cti_mqtt.bridge.outbox import Message
 from cti_mqtt.bridge.outputs.plain import OFFLINE, ONLINE, PlainOutput
 from cti_mqtt.bridge.retained import RetainedGuard
 from cti_mqtt.bridge.station import Station
