@@ -26,7 +26,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from cti_mqtt.bridge.outbox import Message, Outbox
 from cti_mqtt.client import Backoff
-from cti_mqtt.config import Mqtt
+from cti_mqtt.config import Mqtt, missing_files
 
 log = logging.getLogger(__name__)
 
@@ -282,6 +282,8 @@ class MqttLink:
         if settings.username is not None:
             password = settings.password.get_secret_value() if settings.password else None
             client.username_pw_set(settings.username, password)
+        if problems := missing_files(settings):
+            raise ValueError("; ".join(problems))
         if settings.tls is not None:
             files = {key: None if value is None else str(value) for key, value in settings.tls}
             client.tls_set(files["ca_file"], files["cert_file"], files["key_file"])
@@ -389,7 +391,7 @@ class _Callbacks:
     def _on_disconnect(
         self, client: Client, userdata: Any, flags: DisconnectFlags, reason: ReasonCode, properties: Properties | None
     ) -> None:
-        text = str(reason)
+        text = "the connection broke" if str(reason) == "Unspecified error" else str(reason)
         self._call(
             _settle, self._session.connected, (False, f"{text} (does it speak the MQTT version of mqtt.protocol?)")
         )

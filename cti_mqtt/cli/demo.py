@@ -43,8 +43,11 @@ async def _demo(stop: asyncio.Event, mqtt_port: int, cti_port: int, channels: in
         await stack.enter_async_context(embedded_broker(HOST, mqtt_port))
         server = await stack.enter_async_context(SimulatedServer(cycler, host=HOST, port=cti_port, file_port=0))
         settings = _settings(mqtt_port, server.port, server.file_port)
-        typer.echo(_WELCOME.format(mqtt_port=mqtt_port, cti_port=server.port, channels=channels))
-        await Bridge(settings).run(stop)
+        bridge = Bridge(settings)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(bridge.run(stop), name="bridge")
+            await bridge.ready.wait()
+            typer.echo(_WELCOME.format(mqtt_port=mqtt_port, cti_port=server.port, channels=channels))
 
 
 def _settings(mqtt_port: int, cti_port: int, file_port: int) -> config.Config:

@@ -1,11 +1,41 @@
 """A broker inside the process, for the demo and for tests: amqtt, MQTT 3.1.1."""
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from amqtt.broker import Broker
 from amqtt.errors import BrokerError
+
+
+class _TidyBroker(Broker):  # type: ignore[misc]  # amqtt brings no types
+    """amqtt's broker leaves connections open when it ends; this one closes them."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def stream_connected(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener_name: str
+    ) -> None:
+        """A client came; once it has gone its connection is closed."""
+        self._writers.add(writer)
+        try:
+            await super().stream_connected(reader, writer, listener_name)
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+    async def shutdown(self) -> None:
+        """End, and close what is open."""
+        await super().shutdown()
+        for writer in tuple(self._writers):
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
 
 @asynccontextmanager
@@ -17,7 +47,7 @@ async def embedded_broker(host: str = "127.0.0.1", port: int = 1883) -> AsyncIte
     """
     for name in ("amqtt", "transitions"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    broker = Broker(
+    broker = _TidyBroker(
         {
             "listeners": {"default": {"type": "tcp", "bind": f"{host}:{port}"}},
             "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},

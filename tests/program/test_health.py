@@ -93,7 +93,7 @@ async def test_healthy_and_not(port: int, tmp_path: Path) -> None:
         await observer.until(lambda: len(observer.heard) >= 3)
         status, out, err = await run_health(config)
         assert (status, out) == (1, "")
-        assert err.startswith("not healthy: the last verdict is 10")
+        assert err.startswith("not healthy: the last verdict is 1")
 
         observer.say("bridge/availability", b"offline", retain=True)
         await observer.until(lambda: len(observer.heard) >= 4)
