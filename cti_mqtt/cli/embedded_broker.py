@@ -9,14 +9,37 @@ from typing import Any
 
 from amqtt.broker import Broker
 from amqtt.errors import BrokerError
+from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
+
+HAND_ON_S = 0.05
 
 
-class _TidyBroker(Broker):  # type: ignore[misc]  # amqtt brings no types
+class _Handler(BrokerProtocolHandler):  # type: ignore[misc]  # amqtt brings no types
+    """amqtt forgets what a client published right before it disconnected; this one hands that on first.
+
+    `mosquitto_pub` does just that: one message, and gone.
+    """
+
+    async def wait_disconnect(self) -> Any:
+        """The disconnect packet, once everything before it has been handed on."""
+        packet = await super().wait_disconnect()
+        while self.session is not None and not self.session.delivered_message_queue.empty():  # noqa: ASYNC110  # amqtt
+            await asyncio.sleep(HAND_ON_S)
+        await asyncio.sleep(HAND_ON_S)  # the last one is out of the queue, and in hand
+        return packet
+
+
+class _TidyBroker(Broker):  # type: ignore[misc]  # as above
     """amqtt's broker leaves connections open when it ends; this one closes them."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
         self._writers: set[asyncio.StreamWriter] = set()
+
+    async def _init_handler(self, session: Any, reader: Any, writer: Any) -> _Handler:
+        handler = _Handler(self.plugins_manager, loop=asyncio.get_running_loop())
+        handler.attach(session, reader, writer)
+        return handler
 
     async def stream_connected(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener_name: str
