@@ -30,7 +30,11 @@ class _Handler(BrokerProtocolHandler):  # type: ignore[misc]  # amqtt brings no 
 
 
 class _TidyBroker(Broker):  # type: ignore[misc]  # as above
-    """amqtt's broker leaves connections open when it ends; this one closes them."""
+    """amqtt's broker, with two faults mended.
+
+    It sends every newcomer all stored messages that anybody subscribed to; a client that only publishes, and reads
+    nothing, then has its connection reset, and what it published is lost. And it leaves connections open when it ends.
+    """
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
@@ -40,6 +44,11 @@ class _TidyBroker(Broker):  # type: ignore[misc]  # as above
         handler = _Handler(self.plugins_manager, loop=asyncio.get_running_loop())
         handler.attach(session, reader, writer)
         return handler
+
+    async def _publish_retained_messages_for_subscription(self, subscription: tuple[str, int], session: Any) -> None:
+        """Stored messages go to whoever subscribed to them."""
+        if any(subscriber is session for subscriber, _ in self._subscriptions.get(subscription[0], ())):
+            await super()._publish_retained_messages_for_subscription(subscription, session)
 
     async def stream_connected(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener_name: str

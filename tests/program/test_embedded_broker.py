@@ -17,6 +17,8 @@ MOSQUITTO_PUB = shutil.which("mosquitto_pub")
 async def test_a_client_that_publishes_and_goes(qos: str, tmp_path: Path) -> None:
     assert MOSQUITTO_PUB is not None
     async with broker_of_kind(AMQTT, tmp_path) as port, Observer.connect(port, "3.1.1") as observer:
+        for number in range(500):  # stored messages that the newcomers below have not asked for
+            observer.say(f"stored/{number}", b"x" * 1000, retain=True)
         for number in range(20):
             pub = await asyncio.create_subprocess_exec(
                 *(MOSQUITTO_PUB, "-h", HOST, "-p", str(port), "-q", qos, "-t", "cti/x", "-m", str(number))
