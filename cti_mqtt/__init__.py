@@ -8,6 +8,7 @@ For scripts there is a synchronous API to one cycler, too::
         print(cycler.read_channel_status(channel=1)["voltage_v"])
 """
 
+import logging
 from typing import TYPE_CHECKING
 
 __all__ = ["ChannelInterface", "CyclerInterface", "__version__"]
@@ -25,3 +26,7 @@ else:  # so that a type checker still sees a typing error
 
             return getattr(interface, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+# What is logged goes where the program that uses this says, and nowhere unless it does.
+logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -215,7 +215,7 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Config:
     problems: list[str] = []
     cyclers = data.get("cyclers")
     if isinstance(cyclers, dict):
-        problems += _name_collisions(cyclers)
+        problems += [*_bad_ids(cyclers), *_name_collisions(cyclers)]
         data["cyclers"] = {
             name: _with_credentials(cycler, secrets, "ARBIN_CTI", str(name)) for name, cycler in cyclers.items()
         }
@@ -224,7 +224,7 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Config:
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
-        raise ConfigurationError(str(path), describe(error) + problems) from None
+        raise ConfigurationError(str(path), list(dict.fromkeys(describe(error) + problems))) from None
     if problems:
         raise ConfigurationError(str(path), problems)
     return _resolve_paths(config, path.parent)
@@ -268,6 +268,23 @@ def _secrets(path: Path, environment: Mapping[str, str] | None) -> dict[str, str
 
 def _suffix(cycler: str) -> str:
     return cycler.upper().replace("-", "_")
+
+
+def _bad_ids(cyclers: Mapping[Any, Any]) -> list[str]:
+    """What pydantic says of an id only where the rest of the entry is right."""
+    problems = []
+    for name in map(str, cyclers):
+        try:
+            _cycler_id(name)
+        except ValueError as error:
+            problems.append(f"cyclers.{name}: {error}")
+    return problems
+
+
+def missing_files(mqtt: Mqtt) -> list[str]:
+    """What is named in `mqtt.tls` and not there; certificates may still come, so this is no mistake of the file."""
+    files = dict(mqtt.tls) if mqtt.tls else {}
+    return [f"mqtt.tls.{key}: there is no file {path}" for key, path in files.items() if path and not path.is_file()]
 
 
 def _name_collisions(cyclers: Mapping[Any, Any]) -> list[str]:

@@ -47,6 +47,7 @@ def problems(folder: Path, text: str, environment: dict[str, str] | None = None)
 
 
 def test_the_contracts_file(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").touch()
     config = load(write(tmp_path, CONTRACT), SECRETS)
     cycler = config.cyclers["arbin1"]
     assert config.data_dir == tmp_path / "state"
@@ -106,6 +107,7 @@ def test_enabled_alone_permits_nothing(tmp_path: Path) -> None:
         (MINIMAL + "mqtt: {base_topic: /a}", "mqtt.base_topic: "),
         (MINIMAL + "mqtt: {protocol: 4}", "mqtt.protocol: "),
         (MINIMAL + "mqtt: {tls: {cert_file: a}}", "cert_file and key_file go together"),
+        ("cyclers: {Arbin: {host: ''}}", "cyclers.Arbin: an id is"),
         (MINIMAL + "publish: {state_qos: 2}", "publish.state_qos: "),
         (MINIMAL + "publish: {max_bytes: 10}", "publish.max_bytes: "),
         (MINIMAL + "homeassistant: {}", "homeassistant: unknown key"),

@@ -16,7 +16,8 @@ from cti_mqtt.bridge.bus import Bus, CyclerState, Happening, Item
 from cti_mqtt.bridge.clock import Clock, SystemClock, stamp
 from cti_mqtt.bridge.commands import Commander
 from cti_mqtt.bridge.health import HealthWatch
-from cti_mqtt.bridge.mqtt import Incoming, Message, MqttLink, Subscription
+from cti_mqtt.bridge.mqtt import Incoming, MqttLink, Subscription
+from cti_mqtt.bridge.outbox import Message
 from cti_mqtt.bridge.outputs.plain import OFFLINE, ONLINE, PlainOutput
 from cti_mqtt.bridge.retained import RetainedGuard
 from cti_mqtt.bridge.station import Station
@@ -39,12 +40,14 @@ class Bridge:
 
     Attributes:
         bus: the internal stream, for more outputs.
+        ready: set once commands are heard.
     """
 
     def __init__(
         self, settings: config.Config, clock: Clock | None = None, backoff: Callable[[], Backoff] = Backoff
     ) -> None:
         self.bus = Bus()
+        self.ready = asyncio.Event()
         self._settings = settings
         self._clock = clock = clock or SystemClock()
         self._boot = secrets.token_hex(8)
@@ -77,6 +80,7 @@ class Bridge:
             ConfigurationError: another process uses the data directory.
         """
         with _locked(self._settings.data_dir):
+            log.info("cti-mqtt %s begins: %s; boot %s", __version__, ", ".join(self._stations), self._boot)
             self._warn_of_open_doors()
             for station in self._stations.values():
                 station.announce()
@@ -103,6 +107,7 @@ class Bridge:
             station.farewell()
         self._link.publish(self._availability(OFFLINE))
         await self._link.flush(FLUSH_S)
+        log.info("cti-mqtt ends")
 
     def _warn_of_open_doors(self) -> None:
         for name, cycler in self._settings.cyclers.items():
@@ -125,6 +130,7 @@ class Bridge:
         self._publish_info()
         self._health.publish()
         self._link.publish(self._availability(ONLINE))
+        self.ready.set()
         self.bus.publish(Happening(stamp(self._clock.now()), "broker_connected", f"connected to the broker at {text}"))
 
     def _follow(self, item: Item) -> None:

@@ -10,6 +10,7 @@ from cti_mqtt.bridge.mqtt import MqttLink
 from cti_mqtt.bridge.readings import STALE_INTERVALS
 from cti_mqtt.bridge.station import Station
 
+LOOK_S = 1.0  # how soon a change of the verdict is told
 MAX_QUEUE = 10_000  # messages that wait for the broker
 
 
@@ -42,16 +43,21 @@ class HealthWatch:
         self._boot = boot
         self._started_at = stamp(clock.now())
         self._interval_s = interval_s
+        self._told: list[str] = []
 
     async def run(self) -> None:
-        """Publish the verdict each interval until cancelled."""
+        """Publish the verdict each interval, and when it changes, until cancelled."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
         while True:
-            self.publish()
-            await asyncio.sleep(self._interval_s)
+            if loop.time() >= due or self._reasons() != self._told:
+                self.publish()
+                due = loop.time() + self._interval_s
+            await asyncio.sleep(min(LOOK_S, self._interval_s))
 
     def publish(self) -> None:
         """Publish the verdict now."""
-        reasons = self._reasons()
+        reasons = self._told = self._reasons()
         self._bus.publish(
             Health(
                 {
@@ -77,7 +83,7 @@ class HealthWatch:
             if not station.online:
                 reasons.append(f"{name}: not connected")
             elif age_s is None or age_s > STALE_INTERVALS * station.settings.poll_interval_s:
-                reasons.append(f"{name}: no poll for {age_s:.1f} s" if age_s is not None else f"{name}: no poll yet")
+                reasons.append(f"{name}: no poll for too long" if age_s is not None else f"{name}: no poll yet")
         return reasons
 
 

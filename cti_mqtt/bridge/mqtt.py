@@ -3,11 +3,7 @@
 paho runs its own network thread; what it reports crosses into asyncio by `call_soon_threadsafe`. A paho client lives
 for one connection only, so nothing that it queued for an old one can come back after newer messages.
 
-What happens to a message while the broker is away, or slow:
-
-- retained: the latest of each topic is kept, and published again after each connection;
-- QoS 1: waits in a bounded backlog, the oldest are dropped and counted;
-- QoS 0, not retained: dropped and counted.
+What happens to messages while the broker is away, or slow, stands in `outbox`.
 """
 
 import asyncio
@@ -28,8 +24,9 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from cti_mqtt.bridge.outbox import Message, Outbox
 from cti_mqtt.client import Backoff
-from cti_mqtt.config import Mqtt
+from cti_mqtt.config import Mqtt, missing_files
 
 log = logging.getLogger(__name__)
 
@@ -37,31 +34,11 @@ CONNECT_TIMEOUT_S = 10.0
 LONGEST_WAIT_S = 30.0  # a broker that comes back is wanted soon
 MAX_IN_PAHO = 5000  # messages that paho holds; beyond, the rules above apply
 MAX_BYTES_IN_PAHO = 16 * 1024 * 1024
-MAX_BACKLOG_BYTES = 64 * 1024 * 1024
 DRAIN_INTERVAL_S = 0.05
 FLUSH_CHECK_S = 0.01
 GOODBYE_S = 2.0  # for an orderly end; then the socket is cut
 PACKET_OVERHEAD = 64  # fixed header, packet id and properties, generously
 RETAIN_ONLY_LIVE = 2  # retain handling: the broker sends no stored message
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """Something to publish.
-
-    Attributes:
-        expiry_s: how long it is worth having (MQTT 5 only).
-        correlation: what a requester uses to recognise the answer (MQTT 5 only).
-        keep: whether it is worth sending later if it cannot be sent now.
-    """
-
-    topic: str
-    payload: bytes
-    qos: int = 1
-    retain: bool = False
-    expiry_s: int | None = None
-    correlation: bytes | None = None
-    keep: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +108,6 @@ class MqttLink:
         will: what the broker publishes if this client is gone without a word.
         on_state: called in the event loop with True and a text after connecting, False and the reason after losing it.
         backoff: how long to wait between attempts.
-
-    Attributes:
-        dropped: messages that were given up.
     """
 
     def __init__(
@@ -146,7 +120,6 @@ class MqttLink:
         on_state: Callable[[bool, str], None] = lambda _connected, _text: None,
         backoff: Backoff | None = None,
     ) -> None:
-        self.dropped = 0
         self._settings = settings
         self._on_message = on_message
         self._subscriptions = subscriptions
@@ -155,10 +128,7 @@ class MqttLink:
         self._backoff = backoff or Backoff(longest_s=LONGEST_WAIT_S)
         self._client: Client | None = None
         self._session: _Session | None = None
-        self._retained: dict[str, Message] = {}
-        self._outdated: dict[str, None] = {}
-        self._backlog: deque[Message] = deque()
-        self._backlog_bytes = 0
+        self._outbox = Outbox(self._is_open, self._hand_over)
         self._draining = False
         self._ready = asyncio.Event()
         self._failure = ""
@@ -185,7 +155,12 @@ class MqttLink:
     @property
     def queue(self) -> int:
         """Messages that the broker has not got yet."""
-        return len(self._backlog) + len(self._outdated) + (self._session.in_paho() if self._session else 0)
+        return len(self._outbox) + (self._session.in_paho() if self._session else 0)
+
+    @property
+    def dropped(self) -> int:
+        """Messages that were given up."""
+        return self._outbox.dropped
 
     @property
     def max_packet(self) -> int | None:
@@ -196,46 +171,35 @@ class MqttLink:
 
     def publish(self, message: Message) -> bool:
         """Publish, now or as soon as possible; whether it was now."""
-        if message.retain and message.keep:
-            self._retained[message.topic] = message
-        if self._client and not self._congested and not (self._backlog and message.qos and not message.retain):
-            return self._hand_over(message)
-        if message.retain and message.keep:
-            if self._client:
-                self._outdated[message.topic] = None
-                self._drain_soon()
-        elif message.qos and message.keep:
-            self._wait_in_backlog(message)
-        else:
-            self.dropped += 1
-        return False
+        handed_over = self._outbox.put(message)
+        if not handed_over:
+            self._drain_soon()
+        return handed_over
 
-    @property
-    def _congested(self) -> bool:
-        return self._session is not None and self._session.congested
+    def _is_open(self) -> bool:
+        return self._session is not None and self._client is not None and not self._session.congested
 
     def _hand_over(self, message: Message) -> bool:
+        """Give a message to paho; whether nothing is left to do about it."""
         client, session = self._client, self._session
         if client is None or session is None:
             return False
         if session.max_packet and len(message.payload) + len(message.topic) + PACKET_OVERHEAD > session.max_packet:
-            self.dropped += 1
+            self._outbox.dropped += 1
             log.warning(
                 "not published: %d bytes on %s are more than the broker takes (%d)",
                 len(message.payload),
                 message.topic,
                 session.max_packet,
             )
-            return False
+            return True
         info = client.publish(
             message.topic, message.payload, message.qos, message.retain, properties=self._properties(message)
         )
-        if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
-            session.hand_over(info, message)
-            return True
-        if message.qos and message.keep and not message.retain:
-            self._wait_in_backlog(message)
-        return False
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            return False
+        session.hand_over(info, message)
+        return True
 
     def _properties(self, message: Message) -> Properties | None:
         if not self.protocol_5 or (message.expiry_s is None and message.correlation is None):
@@ -247,14 +211,6 @@ class MqttLink:
             properties.CorrelationData = message.correlation
         return properties
 
-    def _wait_in_backlog(self, message: Message) -> None:
-        self._backlog.append(message)
-        self._backlog_bytes += len(message.payload)
-        while self._backlog_bytes > MAX_BACKLOG_BYTES:
-            self._backlog_bytes -= len(self._backlog.popleft().payload)
-            self.dropped += 1
-        self._drain_soon()
-
     def _drain_soon(self) -> None:
         if self._client and not self._draining:
             self._draining = True
@@ -262,18 +218,9 @@ class MqttLink:
 
     def _drain(self) -> None:
         self._draining = False
-        while self._client and not self._congested:
-            if self._outdated:
-                topic = next(iter(self._outdated))
-                del self._outdated[topic]
-                self._hand_over(self._retained[topic])
-            elif self._backlog:
-                message = self._backlog.popleft()
-                self._backlog_bytes -= len(message.payload)
-                self._hand_over(message)
-            else:
-                return
-        self._drain_soon()
+        self._outbox.drain()
+        if len(self._outbox):
+            self._drain_soon()
 
     async def flush(self, timeout_s: float) -> None:
         """Wait until the broker has got everything, `timeout_s` at most."""
@@ -335,6 +282,8 @@ class MqttLink:
         if settings.username is not None:
             password = settings.password.get_secret_value() if settings.password else None
             client.username_pw_set(settings.username, password)
+        if problems := missing_files(settings):
+            raise ValueError("; ".join(problems))
         if settings.tls is not None:
             files = {key: None if value is None else str(value) for key, value in settings.tls}
             client.tls_set(files["ca_file"], files["cert_file"], files["key_file"])
@@ -368,9 +317,8 @@ class MqttLink:
         self._failure = ""
         self._backoff.reset()
         log.info("MQTT: connected to %s", where)
-        self._outdated.clear()
-        for message in list(self._retained.values()):
-            self.publish(message)
+        self._outbox.begin_anew()
+        self._outbox.drain()
         self._ready.set()
         self._on_state(True, where)  # noqa: FBT003  # the callback's one argument
         self._drain_soon()
@@ -389,10 +337,7 @@ class MqttLink:
         self._client = None
         if self._session is session:
             self._session = None
-            for info, message in reversed(session.pending):
-                if message.qos and message.keep and not message.retain and not info.is_published():
-                    self._backlog.appendleft(message)
-                    self._backlog_bytes += len(message.payload)
+            self._outbox.take_back(message for info, message in session.pending if not info.is_published())
 
 
 def _options(subscription: Subscription) -> SubscribeOptions:
@@ -446,7 +391,7 @@ class _Callbacks:
     def _on_disconnect(
         self, client: Client, userdata: Any, flags: DisconnectFlags, reason: ReasonCode, properties: Properties | None
     ) -> None:
-        text = str(reason)
+        text = "the connection broke" if str(reason) == "Unspecified error" else str(reason)
         self._call(
             _settle, self._session.connected, (False, f"{text} (does it speak the MQTT version of mqtt.protocol?)")
         )

@@ -149,7 +149,7 @@ class Station:
             self._bus.publish(CyclerState(self.name, online=False, info=self.info))
         text = str(reason)
         if text != self._last_failure:
-            log.warning("%s: %s", self.name, text)
+            log.warning("%s", text if text.startswith(self.name) else f"{self.name}: {text}")
             self._say("login_refused" if isinstance(reason, LoginRefusedError) else "disconnected", text)
         self._last_failure = text
 

@@ -8,6 +8,7 @@ from cti_mqtt import __version__
 from cti_mqtt.cli import files
 from cti_mqtt.cli.check import check
 from cti_mqtt.cli.demo import demo
+from cti_mqtt.cli.health import health
 from cti_mqtt.cli.run import run
 from cti_mqtt.cli.send import send
 from cti_mqtt.cli.simulate import simulate
@@ -19,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, demo, simulate, check, watch, send):
+for command in (run, demo, simulate, check, watch, send, health):
     app.command()(command)
 app.add_typer(files.app, name="files")
 

@@ -9,6 +9,7 @@ from cti_mqtt import config
 from cti_mqtt.bridge.mqtt import MqttLink
 from cti_mqtt.bridge.station import connector
 from cti_mqtt.cli.options import ConfigFile, load
+from cti_mqtt.config import missing_files
 from cti_mqtt.cti.codes import server_version
 from cti_mqtt.errors import CtiMqttError
 
@@ -29,6 +30,8 @@ def check(
     settings = load(config)
     cyclers = ", ".join(f"{name} ({each.host}:{each.port})" for name, each in settings.cyclers.items())
     typer.echo(f"{config}: valid; cyclers: {cyclers}; broker {settings.mqtt.host}:{settings.mqtt.port}")
+    for problem in missing_files(settings.mqtt):
+        typer.echo(f"warning: {problem}", err=True)
     if connect and not asyncio.run(_connect(settings)):
         raise typer.Exit(UNREACHABLE_STATUS)
 

@@ -1,7 +1,11 @@
 """`cti-mqtt demo`: everything on this machine, nothing to install: broker, simulated cycler, bridge."""
 
 import asyncio
+import contextlib
+import shutil
+import sys
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +18,7 @@ from cti_mqtt.cli.ports import free_port
 from cti_mqtt.cli.signals import run_until_signalled
 from cti_mqtt.simulator import MAX_CHANNELS, SimulatedClock, SimulatedCycler, SimulatedServer, User
 
+PROGRAM = "cti-mqtt"
 HOST = "127.0.0.1"
 USER = PASSWORD = "admin"  # noqa: S105  # of a simulated cycler on loopback
 
@@ -43,8 +48,24 @@ async def _demo(stop: asyncio.Event, mqtt_port: int, cti_port: int, channels: in
         await stack.enter_async_context(embedded_broker(HOST, mqtt_port))
         server = await stack.enter_async_context(SimulatedServer(cycler, host=HOST, port=cti_port, file_port=0))
         settings = _settings(mqtt_port, server.port, server.file_port)
-        typer.echo(_WELCOME.format(mqtt_port=mqtt_port, cti_port=server.port, channels=channels))
-        await Bridge(settings).run(stop)
+        bridge = Bridge(settings)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(bridge.run(stop), name="bridge")
+            await bridge.ready.wait()
+            where = {"mqtt_port": mqtt_port, "cti_port": server.port, "channels": channels}
+            typer.echo(_WELCOME.format(program=_own_name(), **where))
+
+
+def _own_name() -> str:
+    """How to call this program from another terminal: by its name where that is found, else by its path."""
+    path = Path(sys.argv[0])
+    if path.stem != PROGRAM:
+        return f"{Path(sys.executable).name} -m cti_mqtt"
+    if shutil.which(PROGRAM) is not None:
+        return PROGRAM
+    with contextlib.suppress(ValueError):
+        return str(path.absolute().relative_to(Path.cwd()))
+    return str(path.absolute())
 
 
 def _settings(mqtt_port: int, cti_port: int, file_port: int) -> config.Config:
@@ -75,7 +96,7 @@ cti-mqtt demo: broker on 127.0.0.1:{mqtt_port}, simulated cycler on 127.0.0.1:{c
 
 See everything:
   mosquitto_sub -h 127.0.0.1 -p {mqtt_port} -t 'cti/#' -v
-  cti-mqtt watch --mqtt-port {mqtt_port}
+  {program} watch --mqtt-port {mqtt_port}
 
 Topics to begin with:
   cti/bridge/availability             online
@@ -89,8 +110,8 @@ Start a test on channel 1, and stop it again:
   mosquitto_pub -h 127.0.0.1 -p {mqtt_port} -t cti/arbin1/channel/1/command/stop -n
 
 The same without Mosquitto's tools:
-  cti-mqtt send arbin1/1 start test_name=first schedule=CCCV.sdx --mqtt-port {mqtt_port}
-  cti-mqtt send arbin1/1 stop --mqtt-port {mqtt_port}
+  {program} send arbin1/1 start test_name=first schedule=CCCV.sdx --mqtt-port {mqtt_port}
+  {program} send arbin1/1 stop --mqtt-port {mqtt_port}
 
 Schedules: CCCV.sdx Discharge.sdx Rest.sdx Formation.sdx Pause.sdx ClosedLoop.sdx. Ctrl-C ends everything.
 """

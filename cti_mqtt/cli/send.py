@@ -9,8 +9,9 @@ import orjson
 import typer
 
 from cti_mqtt import config as configuration
-from cti_mqtt.bridge.mqtt import Incoming, Message, MqttLink, Subscription
+from cti_mqtt.bridge.mqtt import Incoming, MqttLink, Subscription
 from cti_mqtt.bridge.orders import new_id
+from cti_mqtt.bridge.outbox import Message
 from cti_mqtt.bridge.topics import Topics
 from cti_mqtt.cli.options import BaseTopic, MqttHost, MqttPort, OptionalConfigFile, Protocol, broker
 

@@ -35,17 +35,17 @@ class Backoff:
         self._shortest_s = shortest_s
         self._longest_s = longest_s
         self._uniform = uniform
-        self._ceiling_s = shortest_s
+        self._ceiling_s = 2 * shortest_s
 
     def next_s(self) -> float:
         """Seconds to wait now."""
-        wait_s = self._uniform(max(self._shortest_s, self._ceiling_s / 2), self._ceiling_s)
+        wait_s = self._uniform(self._ceiling_s / 2, self._ceiling_s)
         self._ceiling_s = min(self._longest_s, 2 * self._ceiling_s)
         return wait_s
 
     def reset(self) -> None:
         """All is well: begin with the shortest wait again."""
-        self._ceiling_s = self._shortest_s
+        self._ceiling_s = 2 * self._shortest_s
 
 
 class Listener(Protocol):

@@ -288,15 +288,15 @@ class TestTrouble:
             assert (third["status"], third["status_code"]) == ("Unknown 99", 99)
 
     async def test_a_slow_poll_does_not_hold_up_a_stop(self, port: int, kind: BrokerKind) -> None:
-        async with rig(port, kind.protocol, channels=128) as it:
+        async with rig(port, kind.protocol, channels=128, cycler={"poll_interval_s": 1.0}) as it:
             await it.ready()
             await it.observer.ask("arbin1/channel/128", "start", {"test_name": "T", "schedule": "CCCV.sdx"})
-            it.server.faults = replace(it.server.faults, delays_s={"channels_info": 3.0})
+            it.server.faults = replace(it.server.faults, delays_s={"channels_info": 6.0})
             polls = len(it.asked("channels_info"))
             async with asyncio.timeout(10):
                 while len(it.asked("channels_info")) == polls:  # noqa: ASYNC110  # the simulator's record
                     await asyncio.sleep(0.01)
             it.observer.say("arbin1/channel/128/command/stop", b"")
-            async with asyncio.timeout(1.5):
+            async with asyncio.timeout(5):
                 while not it.asked("stop"):  # noqa: ASYNC110  # the simulator's record
                     await asyncio.sleep(0.01)

@@ -1,0 +1,1 @@
+"""Tests of the CTI client, against real sockets on loopback."""

@@ -18,7 +18,8 @@ from cti_mqtt.bridge.bus import (
     Schedules,
     StaleReading,
 )
-from cti_mqtt.bridge.mqtt import PACKET_OVERHEAD, Message
+from cti_mqtt.bridge.mqtt import PACKET_OVERHEAD
+from cti_mqtt.bridge.outbox import Message
 from cti_mqtt.bridge.topics import Topics
 
 STATE_EXPIRY_S = 60  # at the least: a state that old tells nothing, whoever was to update it
