@@ -10,9 +10,7 @@ from cti_mqtt.bridge.readings import ReadingBook
 from cti_mqtt.bridge.station import Station
 from cti_mqtt.bridge.topics import CommandTopic
 from cti_mqtt.bridge.transitions import in_test
-from cti_mqtt.cti.codes import META_VARIABLE_COUNT
-
-MITS_7 = 0  # the version number whose assignments overwrite capacity and meta variables
+from cti_mqtt.cti.codes import MITS_7_VERSION
 
 
 class Refusal(Exception):  # noqa: N818  # not an error: the command's proper end
@@ -77,17 +75,13 @@ def check_channel_allowed(channel: int, control: config.Control) -> None:
 
 
 def check_server_needs(order: Order, station: Station) -> None:
-    """On MITS 7 an assignment overwrites what the channel holds, so everything must be given."""
-    if station.info is None or station.info.version != MITS_7 or not isinstance(order, Assign | Start):
+    """On MITS 7 an assignment overwrites the channel's capacity, so it must be given."""
+    if station.info is None or station.info.version != MITS_7_VERSION or not isinstance(order, Assign | Start):
         return
     if order.schedule is None:
         return
     if order.capacity_ah is None:
         raise Refusal("malformed", "capacity_ah: missing; on MITS 7 an assignment overwrites the channel's capacity")
-    if order.values is None or len(order.values) < META_VARIABLE_COUNT:
-        raise Refusal(
-            "malformed", "values: on MITS 7 an assignment overwrites MV_UD1 to MV_UD16, so all sixteen must be given"
-        )
 
 
 def check_permitted_steps(order: Order, control: config.Control) -> None:

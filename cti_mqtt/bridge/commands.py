@@ -4,15 +4,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from cti_mqtt.bridge import checks
-from cti_mqtt.bridge.bus import Bus, Happening, Item, Poll, ReplyTo, Result
+from cti_mqtt.bridge.answers import Answers, Command
+from cti_mqtt.bridge.bus import Bus
 from cti_mqtt.bridge.checks import BusyBoard, Refusal
-from cti_mqtt.bridge.clock import Clock, stamp
+from cti_mqtt.bridge.clock import Clock
 from cti_mqtt.bridge.execution import Executor
 from cti_mqtt.bridge.jobs import Job
 from cti_mqtt.bridge.mqtt import Incoming
@@ -39,26 +38,7 @@ from cti_mqtt.errors import CtiMqttError, WithdrawnError
 log = logging.getLogger(__name__)
 
 MAX_UNFINISHED = 1000  # commands a cycler; beyond, they would only grow old
-MAX_CORRELATION_BYTES = 1024
 WHOLE_CYCLER = 0  # stands for the channel where a command is about none
-
-
-@dataclass(slots=True)
-class Command:
-    """One message on a command topic, on its way to its result.
-
-    Attributes:
-        id: its own, or one it was given.
-        dry_run: whether to check everything and send nothing.
-    """
-
-    topic: CommandTopic
-    incoming: Incoming
-    received_at: datetime
-    began: float
-    id: str
-    dry_run: bool = False
-    status_before: dict[int, str] = field(default_factory=dict)
 
 
 class Commander:
@@ -84,16 +64,14 @@ class Commander:
     ) -> None:
         self._topics = topics
         self._stations = stations
-        self._bus = bus
         self._clock = clock
         self._guard = guard
         self._clear = clear
         self._executors = {name: Executor(station) for name, station in stations.items()}
         self._busy = BusyBoard()
         self._unfinished = dict.fromkeys(stations, 0)
-        self._unresolved: dict[tuple[str, int], list[tuple[str, str]]] = {}
+        self._answers = Answers(topics, bus, clock)
         self._tasks: asyncio.TaskGroup | None = None
-        bus.subscribe(self._look_at)
 
     async def run(self) -> None:
         """Carry out commands until cancelled."""
@@ -126,7 +104,7 @@ class Commander:
                 raise Refusal("retained", "retained commands are not carried out; publish it without the retain flag")
             self._admit(command)
         except Refusal as refusal:
-            self._answer_refusal(command, refusal)
+            self._answers.refusal(command, self._stations.get(topic.cycler), refusal)
 
     def _admit(self, command: Command) -> None:
         topic = command.topic
@@ -147,7 +125,7 @@ class Commander:
         elif channel is None:
             self._take_many(command, station, order)
         else:
-            self._take(command, station, order, (channel,), partial(self._answer_channel, command, station))
+            self._take(command, station, order, (channel,), partial(self._answers.channel, command, station))
 
     def _parse(self, command: Command) -> Order:
         topic, payload = command.topic, command.incoming.payload
@@ -176,7 +154,10 @@ class Commander:
             checks.check_control_right(station)
         checks.check_online(station)
         self._check_load(station, command.topic.verb)
-        answer = partial(self._answer_whole, command, station)
+
+        def answer(_: int, verdict: Verdict) -> None:
+            self._answers.whole(command, station, verdict)
+
         job = Job(order, (WHOLE_CYCLER,), partial(self._still_in_time, deadline), answer)
         self._spawn(command, station, job)
 
@@ -196,9 +177,9 @@ class Commander:
 
         def answer(channel: int, verdict: Verdict) -> None:
             verdicts[channel] = verdict
-            self._answer_channel(command, station, channel, verdict)
+            self._answers.channel(command, station, channel, verdict)
             if len(verdicts) == len(wanted):
-                self._answer_many(command, station, verdicts)
+                self._answers.many(command, station, verdicts)
 
         permitted = []
         for channel in wanted:
@@ -323,104 +304,6 @@ class Commander:
         if old:
             with contextlib.suppress(CtiMqttError):  # then there is no good reading, which is an answer too
                 await station.refresh(old[0] if len(old) == 1 else None)
-
-    # --- answered ---
-
-    def _answer_refusal(self, command: Command, refusal: Refusal) -> None:
-        verdict = refused(refusal.reason, str(refusal))
-        station = self._stations.get(command.topic.cycler)
-        body = self._body(command, command.topic.channel, verdict, None)
-        if command.topic.channel_text is None and station is not None:
-            body["channels"] = {}
-        self._publish(command, station.name if station else None, command.topic.channel_text, body, reply=True)
-
-    def _answer_channel(self, command: Command, station: Station, channel: int, verdict: Verdict) -> None:
-        body = self._body(command, channel, verdict, station)
-        if verdict.outcome is Outcome.UNKNOWN:
-            waiting = self._unresolved.setdefault((station.name, channel), [])
-            waiting.append((command.id, command.topic.verb))
-        self._publish(command, station.name, str(channel), body, reply=command.topic.channel_text is not None)
-
-    def _answer_whole(self, command: Command, station: Station, _: int, verdict: Verdict) -> None:
-        self._publish(command, station.name, None, self._body(command, None, verdict, None), reply=True)
-
-    def _answer_many(self, command: Command, station: Station, verdicts: Mapping[int, Verdict]) -> None:
-        worst = max(verdicts.values(), key=lambda verdict: verdict.outcome)
-        succeeded = sum(verdict.outcome is Outcome.SUCCEEDED for verdict in verdicts.values())
-        message = f"{succeeded} of {len(verdicts)} channels succeeded"
-        if worst.outcome is not Outcome.SUCCEEDED:
-            message += f"; the worst: {worst.message}"
-        body = self._body(command, None, replace(worst, message=message, verified=None, assigned=None), None)
-        body["channels"] = {str(channel): verdict.outcome.text for channel, verdict in sorted(verdicts.items())}
-        self._publish(command, station.name, None, body, reply=True)
-
-    def _body(self, command: Command, channel: int | None, verdict: Verdict, station: Station | None) -> dict[str, Any]:
-        reading = station.book.latest(channel) if station and channel is not None else None
-        body: dict[str, Any] = {
-            "id": command.id,
-            "command": command.topic.verb,
-            "cycler": command.topic.cycler,
-            "channel": channel,
-            "outcome": verdict.outcome.text,
-            "code": verdict.code,
-            "reason": verdict.reason,
-            "message": verdict.message,
-            "verified": verdict.verified,
-            "status_before": command.status_before.get(channel) if channel is not None else None,
-            "status_after": reading.record.status.text if reading else None,
-            "duplicate": False,
-            "user": command.topic.user,
-            "received_at": stamp(command.received_at),
-            "completed_at": stamp(self._clock.now()),
-            "duration_ms": round(1000 * (self._clock.monotonic() - command.began), 3),
-        }
-        if verdict.assigned is not None:
-            body["assigned"] = verdict.assigned
-        if command.dry_run:
-            body["dry_run"] = True
-        return body
-
-    def _publish(
-        self, command: Command, cycler: str | None, channel_text: str | None, body: Mapping[str, Any], *, reply: bool
-    ) -> None:
-        log.info(
-            "%s: %s %s: %s (%s) %s",
-            command.topic.cycler,
-            command.topic.verb,
-            channel_text or "",
-            body["outcome"],
-            body["reason"],
-            body["message"],
-        )
-        if cycler is None:
-            channel_text = None
-        self._bus.publish(Result(cycler, channel_text, body, self._reply_to(command.incoming) if reply else None))
-
-    def _reply_to(self, incoming: Incoming) -> ReplyTo | None:
-        topic, correlation = incoming.response_topic, incoming.correlation
-        if topic is None or not self._topics.may_reply_to(topic) or len(correlation or b"") > MAX_CORRELATION_BYTES:
-            return None
-        return ReplyTo(topic, correlation)
-
-    def _look_at(self, item: Item) -> None:
-        """The next poll after an unknown outcome shows how it ended."""
-        if not isinstance(item, Poll) or not self._unresolved:
-            return
-        for reading in item.readings:
-            for command_id, verb in self._unresolved.pop((item.cycler, reading.channel), ()):
-                status = reading.record.status.text
-                message = f"after a {verb} of unknown outcome the channel shows {status}"
-                self._bus.publish(
-                    Happening(
-                        item.ts,
-                        "command_finding",
-                        message,
-                        item.cycler,
-                        reading.channel,
-                        after=status,
-                        command_id=command_id,
-                    )
-                )
 
 
 _DRY_RUN = Verdict(Outcome.SUCCEEDED, None, "ok", "dry run: every check passed, nothing was sent")

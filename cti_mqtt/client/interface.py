@@ -17,7 +17,7 @@ from cti_mqtt.client.blocking import Link
 from cti_mqtt.client.cycler import Cycler, Endpoint
 from cti_mqtt.client.dictionaries import Dictionary, login_dictionary, status_dictionary
 from cti_mqtt.client.settings import ChannelSettings, CyclerSettings, credentials_from, validated
-from cti_mqtt.cti.codes import META_VARIABLE_COUNT, Code
+from cti_mqtt.cti.codes import META_VARIABLE_COUNT, MITS_7_VERSION, Code
 from cti_mqtt.cti.messages.channels import AuxOption, ChannelRecord
 from cti_mqtt.cti.results import StartDataCode
 from cti_mqtt.errors import (
@@ -27,7 +27,6 @@ from cti_mqtt.errors import (
     UnsupportedCommandError,
 )
 
-MITS_7 = 0  # the version number whose assignments overwrite capacity and meta variables
 _NO_VALUES = (0.0,) * META_VARIABLE_COUNT
 _HOLDS_VALUES = frozenset({StartDataCode.OK, StartDataCode.EMPTY_TEST_NAME, StartDataCode.NO_RESUME_TABLE})
 
@@ -248,7 +247,7 @@ class ChannelInterface(CyclerInterface):
 
     def _values_to_keep(self) -> tuple[float, tuple[float, ...]]:
         """Capacity and meta variables to assign with, so that nothing is overwritten; they count on MITS 7 only."""
-        if self._link.info.version != MITS_7:
+        if self._link.info.version != MITS_7_VERSION:
             return 0.0, _NO_VALUES
         values = self._values_held()
         if values is None:

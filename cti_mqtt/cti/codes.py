@@ -201,9 +201,12 @@ def meta_index(code: int) -> int | None:
     return None
 
 
+MITS_7_VERSION = 0  # its assignments overwrite capacity and meta variables
+
+
 def server_version(number: int) -> str:
     """MITS generation behind the version number of a login feedback."""
-    if number == 0:
+    if number == MITS_7_VERSION:
         return "MITS Pro 7"
     if number in {1, 2}:
         return "MITS Pro 8"

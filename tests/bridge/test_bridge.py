@@ -53,7 +53,7 @@ class TestPublished:
             assert info.json["control"]["arbin1"] == {
                 "enabled": True,
                 "mode": "on",
-                "verbs": ["start", "stop", "assign", "set_mv"],
+                "verbs": "start stop resume continue jump assign set_mv message schedules".split(),
                 "channels": list(range(1, 17)),
             }
             health = (await it.observer.wait("bridge/health", lambda heard: heard.json["healthy"])).json
