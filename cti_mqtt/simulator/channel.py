@@ -133,6 +133,7 @@ class Channel:
         """What an assignment brings besides on MITS 7: nominal capacity, and the values that a test starts with."""
         self.nominal_ah = capacity_ah
         self._initial_values = meta_variables
+        self.meta_variables[:] = meta_variables
 
     def start(self, test_name: str, *, schedule: Schedule | None = None, step: int = 0) -> StartResult:
         """Start the assigned schedule, or another one that is assigned by this; counters and values begin anew.

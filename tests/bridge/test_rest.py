@@ -242,5 +242,5 @@ class TestMits7:
             body = {"schedule": "CCCV.sdx", "capacity_ah": 2.5}
             result = await it.observer.ask("arbin1/channel/2", "assign", body)
             assert (result["outcome"], it.asked("assign")) == ("refused", [])
-            body["values"] = {str(index): 0.0 for index in range(1, 17)}  # type: ignore[assignment]
+            body["values"] = {str(index): 0.0 for index in range(1, 17)}
             assert (await it.observer.ask("arbin1/channel/2", "assign", body))["outcome"] == "succeeded"

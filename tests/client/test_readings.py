@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cti_mqtt.client import Cycler
-from cti_mqtt.client import connection as connection_module
+from cti_mqtt.client.exchange import ReadExchange
 from cti_mqtt.cti.codes import ChannelStatus, Selection
 from cti_mqtt.cti.messages.channels import AuxOption, ChannelRecord, ChannelsInfoRequest
 from cti_mqtt.cti.messages.tests import StopFeedback, StopRequest
@@ -194,7 +194,7 @@ async def test_channels_are_numbered_from_1(serve: Serve, channel: int) -> None:
 
 @pytest.mark.parametrize("style", [AnswerStyle.PER_CHANNEL, AnswerStyle.ONE])
 async def test_running_channels(serve: Serve, monkeypatch: pytest.MonkeyPatch, style: AnswerStyle) -> None:
-    monkeypatch.setattr(connection_module, "QUIET_S", 0.05)
+    monkeypatch.setattr(ReadExchange, "quiet_s", 0.05)
     server = await serve(4, answer=style)
     async with connect(server) as cycler:
         assert await cycler.read_selected(Selection.RUNNING) == {}
@@ -212,7 +212,7 @@ async def test_silence_does_not_say_that_nothing_runs(serve: Serve) -> None:
 
 
 async def test_a_damaged_channel_number_makes_no_channel(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "QUIET_S", 0.05)
+    monkeypatch.setattr(ReadExchange, "quiet_s", 0.05)
     async with script.session(2) as (cycler, peer):
         poll = asyncio.create_task(cycler.read_channels())
         await peer.receive()
@@ -247,7 +247,7 @@ async def test_an_incomplete_poll_does_not_take_a_single_reading(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, spawn: Spawn
 ) -> None:
     """A poll that lacks channels and waits for them in silence would take the other's only answer."""
-    monkeypatch.setattr(connection_module, "QUIET_S", 0.1)
+    monkeypatch.setattr(ReadExchange, "quiet_s", 0.1)
     server = await serve(4, answer=AnswerStyle.FIRST_ONLY)
     async with connect(server, timeout_s=2.0) as cycler:
         poll = spawn(cycler.read_channels())
@@ -258,7 +258,7 @@ async def test_an_incomplete_poll_does_not_take_a_single_reading(
 
 async def test_a_selection_does_not_take_the_poll(serve: Serve, monkeypatch: pytest.MonkeyPatch, spawn: Spawn) -> None:
     """Nobody knows how many channels a selection has: it would take whatever comes."""
-    monkeypatch.setattr(connection_module, "QUIET_S", 0.1)
+    monkeypatch.setattr(ReadExchange, "quiet_s", 0.1)
     server = await serve(4)
     async with connect(server, timeout_s=2.0) as cycler:
         selection = spawn(cycler.read_selected(Selection.RUNNING))
@@ -298,7 +298,7 @@ async def test_a_stop_goes_past_a_slow_poll(serve: Serve, spawn: Spawn, faults: 
 
 @pytest.fixture
 def _short_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "QUIET_S", 0.05)
+    monkeypatch.setattr(ReadExchange, "quiet_s", 0.05)
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
