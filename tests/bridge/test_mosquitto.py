@@ -100,13 +100,13 @@ async def test_broker_restart(tmp_path: Path) -> None:
 
 async def test_the_broker_says_offline_when_the_connection_is_cut(tmp_path: Path) -> None:
     """The last will."""
-    from cti_mqtt.bridge.mqtt import _cut
+    from cti_mqtt.bridge.mqtt.session import cut
 
     async with broker_of_kind(MOSQUITTO_5, tmp_path) as port, rig(port, 5) as it:
         await it.ready()
         client = it.bridge._link._client
         assert client is not None
-        _cut(client.socket())  # type: ignore[arg-type]  # a plain socket: no TLS here
+        cut(client.socket())  # type: ignore[arg-type]  # a plain socket: no TLS here
         await it.observer.wait("bridge/availability", lambda heard: heard.payload == b"offline")
         await it.observer.until_last("bridge/availability", b"online")
 

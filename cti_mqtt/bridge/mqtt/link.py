@@ -1,4 +1,4 @@
-"""The connection to the broker; the only file that knows paho.
+"""Staying connected to the broker.
 
 paho runs its own network thread; what it reports crosses into asyncio by `call_soon_threadsafe`. A paho client lives
 for one connection only, so nothing that it queued for an old one can come back after newer messages.
@@ -9,21 +9,15 @@ What happens to messages while the broker is away, or slow, stands in `outbox`.
 import asyncio
 import contextlib
 import logging
-import socket
 import ssl
-import threading
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTMessageInfo
+from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from cti_mqtt.bridge.mqtt.session import Callbacks, Incoming, Session, Subscription, stop, subscribe_options
 from cti_mqtt.bridge.outbox import Message, Outbox
 from cti_mqtt.client import Backoff
 from cti_mqtt.config import Mqtt, missing_files
@@ -32,70 +26,9 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
 LONGEST_WAIT_S = 30.0  # a broker that comes back is wanted soon
-MAX_IN_PAHO = 5000  # messages that paho holds; beyond, the rules above apply
-MAX_BYTES_IN_PAHO = 16 * 1024 * 1024
 DRAIN_INTERVAL_S = 0.05
 FLUSH_CHECK_S = 0.01
-GOODBYE_S = 2.0  # for an orderly end; then the socket is cut
 PACKET_OVERHEAD = 64  # fixed header, packet id and properties, generously
-RETAIN_ONLY_LIVE = 2  # retain handling: the broker sends no stored message
-
-
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """Something that was heard."""
-
-    topic: str
-    payload: bytes
-    retain: bool
-    response_topic: str | None = None
-    correlation: bytes | None = None
-    expiry_s: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """What to hear.
-
-    Attributes:
-        commands: no stored messages, not our own, and the retain flag as it was published (MQTT 5 only).
-    """
-
-    topic: str
-    commands: bool = False
-
-
-@dataclass(slots=True)
-class _Session:
-    """One connection to the broker.
-
-    Attributes:
-        early: what came before we were ready to answer: a stored message may be here before its subscription's answer.
-    """
-
-    connected: asyncio.Future[tuple[bool, str]]
-    lost: asyncio.Future[str]
-    subscribed: asyncio.Future[str | None]
-    max_packet: int | None = None
-    pending: deque[tuple[MQTTMessageInfo, Message]] = field(default_factory=deque)
-    pending_bytes: int = 0
-    early: list[Incoming] | None = field(default_factory=list)
-
-    def hand_over(self, info: MQTTMessageInfo, message: Message) -> None:
-        """Remember that paho has it."""
-        self.pending.append((info, message))
-        self.pending_bytes += len(message.payload)
-
-    def in_paho(self) -> int:
-        """How many messages paho still holds."""
-        while self.pending and self.pending[0][0].is_published():
-            self.pending_bytes -= len(self.pending.popleft()[1].payload)
-        return len(self.pending)
-
-    @property
-    def congested(self) -> bool:
-        """Whether paho holds enough."""
-        return self.in_paho() >= MAX_IN_PAHO or self.pending_bytes >= MAX_BYTES_IN_PAHO
 
 
 class MqttLink:
@@ -127,7 +60,7 @@ class MqttLink:
         self._on_state = on_state
         self._backoff = backoff or Backoff(longest_s=LONGEST_WAIT_S)
         self._client: Client | None = None
-        self._session: _Session | None = None
+        self._session: Session | None = None
         self._outbox = Outbox(self._is_open, self._hand_over)
         self._draining = False
         self._ready = asyncio.Event()
@@ -244,7 +177,7 @@ class MqttLink:
     async def _one_session(self) -> str:
         """One connection, from attempt to end; why it ended."""
         loop = asyncio.get_running_loop()
-        session = _Session(loop.create_future(), loop.create_future(), loop.create_future())
+        session = Session(loop.create_future(), loop.create_future(), loop.create_future())
         where = f"{self._settings.host}:{self._settings.port}"
         try:
             client = self._make_client(session)
@@ -267,9 +200,9 @@ class MqttLink:
             return f"the broker at {where} did not answer within {CONNECT_TIMEOUT_S:g} s"
         finally:
             self._end(session)
-            await asyncio.shield(asyncio.to_thread(_stop, client))
+            await asyncio.shield(asyncio.to_thread(stop, client))
 
-    def _make_client(self, session: _Session) -> Client:
+    def _make_client(self, session: Session) -> Client:
         settings = self._settings
         client = Client(
             CallbackAPIVersion.VERSION2,
@@ -289,7 +222,7 @@ class MqttLink:
             client.tls_set(files["ca_file"], files["cert_file"], files["key_file"])
         if self._will:
             client.will_set(self._will.topic, self._will.payload, self._will.qos, self._will.retain)
-        _Callbacks(session, asyncio.get_running_loop(), self._deliver).install(client)
+        Callbacks(session, asyncio.get_running_loop(), self._deliver).install(client)
         return client
 
     def _connect(self, client: Client) -> None:
@@ -302,17 +235,17 @@ class MqttLink:
         properties.SessionExpiryInterval = 0
         client.connect(settings.host, settings.port, settings.keepalive_s, clean_start=True, properties=properties)
 
-    async def _subscribe(self, client: Client, session: _Session) -> str | None:
+    async def _subscribe(self, client: Client, session: Session) -> str | None:
         """Ask for all subscriptions; what the broker has against them."""
         if not self._subscriptions:
             return None
         if self.protocol_5:
-            client.subscribe([(each.topic, _options(each)) for each in self._subscriptions])
+            client.subscribe([(each.topic, subscribe_options(each)) for each in self._subscriptions])
         else:
             client.subscribe([(each.topic, 1) for each in self._subscriptions])
         return await session.subscribed
 
-    def _begin(self, client: Client, session: _Session, where: str) -> None:
+    def _begin(self, client: Client, session: Session, where: str) -> None:
         self._client, self._session = client, session
         self._failure = ""
         self._backoff.reset()
@@ -326,105 +259,15 @@ class MqttLink:
         for incoming in early or ():
             self._on_message(incoming)
 
-    def _deliver(self, session: _Session, incoming: Incoming) -> None:
+    def _deliver(self, session: Session, incoming: Incoming) -> None:
         if session.early is None:
             self._on_message(incoming)
         else:
             session.early.append(incoming)
 
-    def _end(self, session: _Session) -> None:
+    def _end(self, session: Session) -> None:
         self._ready.clear()
         self._client = None
         if self._session is session:
             self._session = None
             self._outbox.take_back(message for info, message in session.pending if not info.is_published())
-
-
-def _options(subscription: Subscription) -> SubscribeOptions:
-    if not subscription.commands:
-        return SubscribeOptions(qos=1)
-    return SubscribeOptions(qos=1, noLocal=True, retainAsPublished=True, retainHandling=RETAIN_ONLY_LIVE)
-
-
-def _stop(client: Client) -> None:
-    """Blocking; says goodbye and ends paho's thread, also when the broker no longer reads."""
-    client.disconnect()
-    last_resort = threading.Timer(GOODBYE_S, _cut, [client.socket()])
-    last_resort.start()
-    client.loop_stop()
-    last_resort.cancel()
-
-
-def _cut(sock: socket.socket | None) -> None:
-    if sock is not None:
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
-
-
-class _Callbacks:
-    """What paho's thread calls; everything goes on into the event loop."""
-
-    def __init__(
-        self, session: _Session, loop: asyncio.AbstractEventLoop, deliver: Callable[[_Session, Incoming], None]
-    ) -> None:
-        self._session = session
-        self._loop = loop
-        self._deliver = deliver
-
-    def install(self, client: Client) -> None:
-        """Make a client call these."""
-        client.on_connect = self._on_connect
-        client.on_disconnect = self._on_disconnect
-        client.on_subscribe = self._on_subscribe
-        client.on_message = self._on_message
-
-    def _call(self, function: Callable[..., None], *arguments: object) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(function, *arguments)
-
-    def _on_connect(
-        self, client: Client, userdata: Any, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
-    ) -> None:
-        self._session.max_packet = getattr(properties, "MaximumPacketSize", None)
-        self._call(_settle, self._session.connected, (not reason.is_failure, str(reason)))
-
-    def _on_disconnect(
-        self, client: Client, userdata: Any, flags: DisconnectFlags, reason: ReasonCode, properties: Properties | None
-    ) -> None:
-        text = "the connection broke" if str(reason) == "Unspecified error" else str(reason)
-        self._call(
-            _settle, self._session.connected, (False, f"{text} (does it speak the MQTT version of mqtt.protocol?)")
-        )
-        self._call(_settle, self._session.subscribed, text)
-        self._call(_settle, self._session.lost, text)
-
-    def _on_subscribe(
-        self, client: Client, userdata: Any, mid: int, reasons: list[ReasonCode], properties: Properties | None
-    ) -> None:
-        refused = next((str(reason) for reason in reasons if reason.is_failure), None)
-        self._call(_settle, self._session.subscribed, refused)
-
-    def _on_message(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:
-            log.warning("MQTT: ignored a message whose topic is not UTF-8")
-            return
-        properties = message.properties
-        self._call(
-            self._deliver,
-            self._session,
-            Incoming(
-                topic,
-                bytes(message.payload),
-                bool(message.retain),
-                getattr(properties, "ResponseTopic", None),
-                getattr(properties, "CorrelationData", None),
-                getattr(properties, "MessageExpiryInterval", None),
-            ),
-        )
-
-
-def _settle(future: asyncio.Future[Any], value: object) -> None:
-    if not future.done():
-        future.set_result(value)

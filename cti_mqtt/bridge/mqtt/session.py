@@ -1,0 +1,174 @@
+"""One connection to the broker: what paho's thread reports, and how it is brought to an end."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTMessageInfo
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from cti_mqtt.bridge.outbox import Message
+
+log = logging.getLogger(__name__)
+
+MAX_IN_PAHO = 5000  # messages that paho holds; beyond, the rules above apply
+MAX_BYTES_IN_PAHO = 16 * 1024 * 1024
+GOODBYE_S = 2.0  # for an orderly end; then the socket is cut
+RETAIN_ONLY_LIVE = 2  # retain handling: the broker sends no stored message
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """Something that was heard."""
+
+    topic: str
+    payload: bytes
+    retain: bool
+    response_topic: str | None = None
+    correlation: bytes | None = None
+    expiry_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What to hear.
+
+    Attributes:
+        commands: no stored messages, not our own, and the retain flag as it was published (MQTT 5 only).
+    """
+
+    topic: str
+    commands: bool = False
+
+
+@dataclass(slots=True)
+class Session:
+    """One connection to the broker.
+
+    Attributes:
+        early: what came before we were ready to answer: a stored message may be here before its subscription's answer.
+    """
+
+    connected: asyncio.Future[tuple[bool, str]]
+    lost: asyncio.Future[str]
+    subscribed: asyncio.Future[str | None]
+    max_packet: int | None = None
+    pending: deque[tuple[MQTTMessageInfo, Message]] = field(default_factory=deque)
+    pending_bytes: int = 0
+    early: list[Incoming] | None = field(default_factory=list)
+
+    def hand_over(self, info: MQTTMessageInfo, message: Message) -> None:
+        """Remember that paho has it."""
+        self.pending.append((info, message))
+        self.pending_bytes += len(message.payload)
+
+    def in_paho(self) -> int:
+        """How many messages paho still holds."""
+        while self.pending and self.pending[0][0].is_published():
+            self.pending_bytes -= len(self.pending.popleft()[1].payload)
+        return len(self.pending)
+
+    @property
+    def congested(self) -> bool:
+        """Whether paho holds enough."""
+        return self.in_paho() >= MAX_IN_PAHO or self.pending_bytes >= MAX_BYTES_IN_PAHO
+
+
+def subscribe_options(subscription: Subscription) -> SubscribeOptions:
+    """What to ask the broker for (MQTT 5)."""
+    if not subscription.commands:
+        return SubscribeOptions(qos=1)
+    return SubscribeOptions(qos=1, noLocal=True, retainAsPublished=True, retainHandling=RETAIN_ONLY_LIVE)
+
+
+def stop(client: Client) -> None:
+    """Blocking; says goodbye and ends paho's thread, also when the broker no longer reads."""
+    client.disconnect()
+    last_resort = threading.Timer(GOODBYE_S, cut, [client.socket()])
+    last_resort.start()
+    client.loop_stop()
+    last_resort.cancel()
+
+
+def cut(sock: socket.socket | None) -> None:
+    """End a connection without a word."""
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+
+class Callbacks:
+    """What paho's thread calls; everything goes on into the event loop."""
+
+    def __init__(
+        self, session: Session, loop: asyncio.AbstractEventLoop, deliver: Callable[[Session, Incoming], None]
+    ) -> None:
+        self._session = session
+        self._loop = loop
+        self._deliver = deliver
+
+    def install(self, client: Client) -> None:
+        """Make a client call these."""
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _on_connect(
+        self, client: Client, userdata: Any, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
+    ) -> None:
+        self._session.max_packet = getattr(properties, "MaximumPacketSize", None)
+        self._call(_settle, self._session.connected, (not reason.is_failure, str(reason)))
+
+    def _on_disconnect(
+        self, client: Client, userdata: Any, flags: DisconnectFlags, reason: ReasonCode, properties: Properties | None
+    ) -> None:
+        text = "the connection broke" if str(reason) == "Unspecified error" else str(reason)
+        self._call(
+            _settle, self._session.connected, (False, f"{text} (does it speak the MQTT version of mqtt.protocol?)")
+        )
+        self._call(_settle, self._session.subscribed, text)
+        self._call(_settle, self._session.lost, text)
+
+    def _on_subscribe(
+        self, client: Client, userdata: Any, mid: int, reasons: list[ReasonCode], properties: Properties | None
+    ) -> None:
+        refused = next((str(reason) for reason in reasons if reason.is_failure), None)
+        self._call(_settle, self._session.subscribed, refused)
+
+    def _on_message(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            log.warning("MQTT: ignored a message whose topic is not UTF-8")
+            return
+        properties = message.properties
+        self._call(
+            self._deliver,
+            self._session,
+            Incoming(
+                topic,
+                bytes(message.payload),
+                bool(message.retain),
+                getattr(properties, "ResponseTopic", None),
+                getattr(properties, "CorrelationData", None),
+                getattr(properties, "MessageExpiryInterval", None),
+            ),
+        )
+
+
+def _settle(future: asyncio.Future[Any], value: object) -> None:
+    if not future.done():
+        future.set_result(value)
