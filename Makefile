@@ -3,6 +3,7 @@
 #
 #   make demo ARGS="--mqtt-port 0"     options go through
 #   make test ARGS="-k health"
+#   make fuzz ARGS="--frames 20000"    a short one
 #   make PYTHON=python3.13 test        another interpreter, for a new .venv
 
 VENV := .venv
@@ -21,7 +22,7 @@ export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 .PHONY: help demo test check bench clean mosquitto FORCE
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 demo: $(RUNTIME) ## broker, simulated cycler and bridge on this machine; Ctrl-C ends it
 	@exec $(BIN)/cti-mqtt demo $(ARGS)
@@ -39,6 +40,12 @@ check: $(DEV) ## lint, format, types, import rule
 
 bench: $(DEV) ## how fast readings are decoded, beside the floor
 	@$(BIN)/python benchmarks/decode.py $(ARGS)
+
+fuzz: $(DEV) ## a million random and mutated frames through the receiver, both roles
+	@$(BIN)/python -m tests.fuzz.run $(ARGS)
+
+protocol: $(DEV) ## makes docs/protocol.md anew, after a change of messages or codes
+	@$(BIN)/python docs/generate_protocol.py
 
 clean: ## removes .venv, caches and build results
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis \

@@ -264,8 +264,9 @@ def new_id() -> str:
 
 def _check_channels(verb: str, order: Order, *, to_cycler: bool) -> None:
     if verb in CYCLER_VERBS:
-        if order.channels is not None:
-            raise MalformedError(f"channels: {verb} is about the cycler as a whole")
+        for name in ("channels", "expect"):
+            if getattr(order, name) is not None:
+                raise MalformedError(f"{name}: {verb} is about the cycler as a whole")
         return
     if to_cycler and order.channels is None:
         raise MalformedError('channels: missing; give a list such as [1, 2] or "all"')

@@ -83,7 +83,8 @@ def of_error(error: CtiMqttError) -> Verdict:
             return refused("malformed", str(error))
         case UnsupportedCommandError():
             return Verdict(Outcome.FAILED, None, "unsupported", str(error))
-    raise error
+    code = getattr(error, "code", None)  # of a file operation
+    return Verdict(Outcome.FAILED, code, getattr(code, "reason", "error"), str(error))
 
 
 def of_answer(answer: Code | OutcomeUnknownError) -> Verdict:

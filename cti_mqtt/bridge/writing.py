@@ -63,23 +63,31 @@ async def write_values(station: Station, channel: int, order: Order, gate: Calla
         else:
             verdict = replace(verdict, message=f"MV_UD{index}: {verdict.message}")
         verdicts.append(verdict)
-    if not verdicts:
-        return refused("malformed", f"values: none for channel {channel}")
     worst = max(verdicts, key=lambda verdict: verdict.outcome)
     return replace(worst, message="; ".join(verdict.message for verdict in verdicts))
 
 
 async def write_many(station: Station, job: Job) -> dict[int, Verdict]:
     """Write an order's meta variables on several channels, in as few packets as hold them."""
-    values = {channel: job.order.values_for(channel) for channel in job.channels}
-    if sum(map(len, values.values())) <= 1:
+    wanted = {channel: job.order.values_for(channel) for channel in job.channels}
+    values = {channel: variables for channel, variables in wanted.items() if variables}
+    verdicts = {
+        channel: refused("malformed", f"values: none for channel {channel}")
+        for channel, variables in wanted.items()
+        if not variables
+    }
+    if sum(map(len, values.values())) == 1:
         (channel,) = values
-        return {channel: await write_values(station, channel, job.order, job.gate)}
+        return {**verdicts, channel: await write_values(station, channel, job.order, job.gate)}
+    if not values:
+        return verdicts
     try:
         answers = await station.cycler.update_meta_variables(values, gate=job.gate)
     except CtiMqttError as error:
-        return dict.fromkeys(values, of_error(error))
-    return {channel: _noted(station, channel, values[channel], of_answer(answers[channel])) for channel in values}
+        return {**verdicts, **dict.fromkeys(values, of_error(error))}
+    for channel, variables in values.items():
+        verdicts[channel] = _noted(station, channel, variables, of_answer(answers[channel]))
+    return verdicts
 
 
 def _noted(station: Station, channel: int, values: Mapping[int, float], verdict: Verdict) -> Verdict:

@@ -135,6 +135,15 @@ class TestManyVariables:
             await it.observer.wait("arbin1/channel/3/state", lambda heard: heard.json["current_a"] == 1.5)
             await it.observer.wait("arbin1/channel/4/mv", lambda heard: heard.json == {"1": 1.0, "2": 7.0})
 
+    @pytest.mark.parametrize("values", [{"1": 2.0}, {"1": 2.0, "2": 3.0}])
+    async def test_values_for_some_of_all_channels(self, values: dict[str, float], tmp_path: Path) -> None:
+        async with broker_of_kind(KIND, tmp_path) as port, rig(port, KIND.protocol, channels=4) as it:
+            await started(it, 2, "ClosedLoop.sdx")
+            body = {"channels": "all", "per_channel": {"2": values}}
+            result = await it.observer.ask("arbin1", "set_mv", body)
+            assert result["channels"] == {"1": "refused", "2": "succeeded", "3": "refused", "4": "refused"}
+            assert (result["outcome"], result["reason"]) == ("refused", "malformed")
+
     async def test_one_variable_of_one_channel_is_a_single_write(self, port: int, kind: BrokerKind) -> None:
         async with rig(port, kind.protocol, channels=4) as it:
             target = await started(it, 2, "ClosedLoop.sdx")
@@ -207,6 +216,19 @@ class TestTheCyclerAsAWhole:
                 *("CCCV.sdx", "ClosedLoop.sdx", "Discharge.sdx"),
                 *("Formation.sdx", "Pause.sdx", "Rest.sdx"),
             ]
+
+    async def test_schedules_that_the_cycler_does_not_show(self, tmp_path: Path) -> None:
+        faults = Faults(results=(ForcedResult("browse", 3),))
+        async with broker_of_kind(KIND, tmp_path) as port, rig(port, KIND.protocol, faults=faults) as it:
+            await it.ready()
+            result = await it.observer.ask("arbin1", "schedules")
+            assert (result["outcome"], result["code"], result["reason"]) == ("failed", 3, "invalid")
+
+    async def test_an_expectation_belongs_to_a_channel(self, tmp_path: Path) -> None:
+        async with broker_of_kind(KIND, tmp_path) as port, rig(port, KIND.protocol) as it:
+            await it.ready()
+            result = await it.observer.ask("arbin1", "message", {"text": "x", "expect": {"status": "Idle"}})
+            assert (result["outcome"], result["reason"]) == ("refused", "malformed")
 
     @pytest.mark.parametrize("verb", ["message", "schedules"])
     async def test_they_are_no_commands_to_a_channel(self, verb: str, tmp_path: Path) -> None:

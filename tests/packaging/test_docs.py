@@ -11,9 +11,9 @@ from typing import Any, cast, get_args
 import pytest
 import typer.main
 from pydantic import BaseModel
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from cti_mqtt import config
+from cti_mqtt import config, errors
 from cti_mqtt.bridge.bus import Quality
 from cti_mqtt.bridge.orders import ORDERS
 from cti_mqtt.bridge.payloads import reading_fields
@@ -88,20 +88,30 @@ def shown_commands(page: Path) -> Iterator[list[str]]:
                 yield words[1:]
 
 
+def resolved(words: list[str]) -> tuple[TyperCommand, list[str]]:
+    """The command behind the first word, or the first two, and its arguments; KeyError if there is none."""
+    command, rest = PROGRAM.commands[words[0]], words[1:]
+    if isinstance(command, TyperGroup) and rest and not rest[0].startswith("-"):
+        command, rest = command.commands[rest[0]], rest[1:]
+    return cast("TyperCommand", command), rest
+
+
 @pytest.mark.parametrize("page", PAGES, ids=named)
-def test_shown_commands_parse(page: Path) -> None:
+def test_shown_commands_parse(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     for words in shown_commands(page):
-        subcommand = PROGRAM.commands[words[0]]
-        subcommand.make_context(words[0], words[1:])  # raises for an option or argument that is wrong
+        if words[:2] == ["files", "put"]:
+            Path(words[2]).touch()  # a file to be sent must be there
+        command, rest = resolved(words)
+        command.make_context(words[0], rest)  # raises for an option or argument that is wrong
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_mentioned_commands_and_options_exist(page: Path) -> None:
     """In the running text: `cti-mqtt run -c FILE`."""
     for text in re.findall(r"`(?:[\w./]*/)?cti-mqtt ([^`\n]*)`", prose(page)):
-        subcommand, *words = text.split()
-        assert subcommand in PROGRAM.commands, text
-        options = {name for each in PROGRAM.commands[subcommand].params for name in [*each.opts, *each.secondary_opts]}
+        command, words = resolved(text.split())
+        options = {name for each in command.params for name in [*each.opts, *each.secondary_opts]}
         used = {word for word in words if word.startswith("-")}
         assert used <= options | {"--help", "-h"}, text
 
@@ -116,6 +126,12 @@ def test_make_targets_that_are_shown_exist() -> None:
 def test_readme_shows_every_subcommand() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert {name for name in PROGRAM.commands if f"`cti-mqtt {name}`" not in readme} == set()
+
+
+def test_readme_shows_every_subcommand_of_files() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    files = cast("TyperGroup", PROGRAM.commands["files"])
+    assert {name for name in files.commands if f"cti-mqtt files {name} " not in readme} == set()
 
 
 def test_ci_calls_what_the_readme_tells_developers() -> None:
@@ -186,6 +202,23 @@ def models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
             yield from models(each)
         else:
             waiting += get_args(each)
+
+
+def test_every_verb_is_told() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    example = (ROOT / "examples/config.yaml").read_text(encoding="utf-8")
+    assert set(ORDERS) == set(config.VERBS)
+    for verb in ORDERS:
+        assert f"**`{verb}`**" in TOPICS
+        assert f"`{verb}`" in CONFIGURATION
+        assert f"| `{verb}` |" in readme
+        assert re.search(rf"verbs: .*\b{verb}\b", example)
+
+
+def test_every_error_is_told() -> None:
+    page = (ROOT / "docs/errors.md").read_text(encoding="utf-8")
+    names = {name for name, each in vars(errors).items() if isinstance(each, type)}
+    assert {name for name in names if f"`{name}`" not in page} == set()
 
 
 def test_every_key_of_the_configuration_is_told() -> None:
