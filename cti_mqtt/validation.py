@@ -2,6 +2,8 @@
 
 from pydantic import ValidationError
 
+MOST_MISTAKES = 50  # that are told at once; whoever has more has another problem
+
 
 def describe(error: ValidationError, unknown_key: str = "unknown key") -> list[str]:
     """One line a mistake.
@@ -12,7 +14,7 @@ def describe(error: ValidationError, unknown_key: str = "unknown key") -> list[s
     """
     wordings = {"extra_forbidden": unknown_key, "missing": "missing; this key is required"}
     found: dict[str, list[str]] = {}
-    for detail in error.errors(include_url=False, include_input=False):
+    for detail in error.errors(include_url=False, include_input=False)[:MOST_MISTAKES]:
         path = ".".join(str(part) for part in detail["loc"] if not _is_internal(part))
         message = wordings.get(detail["type"], detail["msg"].removeprefix("Value error, "))
         found.setdefault(path, []).append(message)

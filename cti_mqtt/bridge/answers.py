@@ -18,6 +18,8 @@ from cti_mqtt.bridge.verdict import Outcome, Verdict, refused
 log = logging.getLogger(__name__)
 
 MAX_CORRELATION_BYTES = 1024
+LONGEST_MESSAGE = 1000  # characters: a result must not become larger than a broker takes
+LONGEST_ECHO = 128  # of what a topic said
 
 
 @dataclass(slots=True)
@@ -91,18 +93,18 @@ class Answers:
         reading = station.book.latest(channel) if station and channel is not None else None
         body: dict[str, Any] = {
             "id": command.id,
-            "command": command.topic.verb,
-            "cycler": command.topic.cycler,
+            "command": command.topic.verb[:LONGEST_ECHO],
+            "cycler": command.topic.cycler[:LONGEST_ECHO],
             "channel": channel,
             "outcome": verdict.outcome.text,
             "code": verdict.code,
             "reason": verdict.reason,
-            "message": verdict.message,
+            "message": verdict.message[:LONGEST_MESSAGE],
             "verified": verdict.verified,
             "status_before": command.status_before.get(channel) if channel is not None else None,
             "status_after": reading.record.status.text if reading else None,
             "duplicate": False,
-            "user": command.topic.user,
+            "user": None if command.topic.user is None else command.topic.user[:LONGEST_ECHO],
             "received_at": stamp(command.received_at),
             "completed_at": stamp(self._clock.now()),
             "duration_ms": round(1000 * (self._clock.monotonic() - command.began), 3),

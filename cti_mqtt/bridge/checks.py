@@ -11,6 +11,9 @@ from cti_mqtt.bridge.station import Station
 from cti_mqtt.bridge.topics import CommandTopic
 from cti_mqtt.bridge.transitions import in_test
 from cti_mqtt.cti.codes import MITS_7_VERSION
+from cti_mqtt.cti.messages.tests import AssignRequest, StartRequest
+from cti_mqtt.cti.stream import pack_message
+from cti_mqtt.errors import InvalidRequestError
 
 
 class Refusal(Exception):  # noqa: N818  # not an error: the command's proper end
@@ -84,6 +87,17 @@ def check_server_needs(order: Order, station: Station) -> None:
         raise Refusal("malformed", "capacity_ah: missing; on MITS 7 an assignment overwrites the channel's capacity")
 
 
+def check_fits(order: Order) -> None:
+    """Whether everything the order will send can be put on the wire: before its first request goes out."""
+    try:
+        if isinstance(order, Start):
+            pack_message(StartRequest(order.test_name, (0,)))
+        if isinstance(order, Assign | Start) and order.schedule is not None:
+            pack_message(AssignRequest(0, all_channels=False, schedule=order.schedule, barcode=order.barcode))
+    except InvalidRequestError as error:
+        raise Refusal("malformed", str(error)) from error
+
+
 def check_permitted_steps(order: Order, control: config.Control) -> None:
     """A start that assigns needs both permissions."""
     if isinstance(order, Start) and order.schedule is not None and not control.allows_verb("assign"):
@@ -116,24 +130,33 @@ def check_online(station: Station) -> None:
 
 
 class BusyBoard:
-    """Which channels have an unfinished command that changes their state."""
+    """Which channels have an unfinished command that changes their state, or what is assigned to them."""
 
     def __init__(self) -> None:
-        self._unfinished: Counter[tuple[str, int]] = Counter()
+        self._unfinished: Counter[tuple[str, int, str]] = Counter()
 
-    def begin(self, cycler: str, channels: Iterable[int]) -> None:
-        """Such a command was admitted."""
-        self._unfinished.update((cycler, channel) for channel in channels)
+    def begin(self, cycler: str, channels: Iterable[int], verb: str) -> None:
+        """A command was admitted."""
+        self._unfinished.update((cycler, channel, verb) for channel in channels)
 
-    def end(self, cycler: str, channels: Iterable[int]) -> None:
+    def end(self, cycler: str, channels: Iterable[int], verb: str) -> None:
         """It has been answered."""
-        self._unfinished.subtract((cycler, channel) for channel in channels)
+        self._unfinished.subtract((cycler, channel, verb) for channel in channels)
         self._unfinished = +self._unfinished
 
     def check(self, station: Station, channel: int, verb: str) -> None:
-        """A stop is never busy."""
-        if verb in STATE_VERBS and verb != "stop" and self._unfinished[station.name, channel]:
-            raise Refusal("busy", f"another command that changes the state of channel {channel} is not finished")
+        """A stop is never busy; an assignment must not come between the stages of a start.
+
+        On MITS 7, where an assignment has to read first, a start must not overtake one.
+        """
+        if verb == "stop":
+            return
+        rivals = STATE_VERBS if verb in STATE_VERBS else frozenset({"start"} if verb == "assign" else ())
+        if verb == "start" and station.info is not None and station.info.version == MITS_7_VERSION:
+            rivals |= {"assign"}
+        for rival in rivals:
+            if self._unfinished[station.name, channel, rival]:
+                raise Refusal("busy", f"a {rival} of channel {channel} is not finished")
 
 
 def check_expectation(expect: Expect, channel: int, book: ReadingBook) -> None:
@@ -163,5 +186,5 @@ def check_values(order: Order, channel: int, station: Station) -> None:
     values = order.values_for(channel)
     for reason in ("rate", "limit"):
         for index, value in values.items():
-            if objection := station.variables.objection(reason, channel, index, value):
+            if objection := station.variables.objection(reason, channel, index, value, fresh=isinstance(order, Start)):
                 raise Refusal(reason, objection)

@@ -17,10 +17,11 @@ from cti_mqtt.bridge.jobs import Job
 from cti_mqtt.bridge.mqtt import Incoming
 from cti_mqtt.bridge.orders import (
     CYCLER_VERBS,
-    STATE_VERBS,
+    Assign,
     Deadline,
     MalformedError,
     Order,
+    SetMv,
     ShowMessage,
     new_id,
     parse_order,
@@ -39,6 +40,35 @@ log = logging.getLogger(__name__)
 
 MAX_UNFINISHED = 1000  # commands a cycler; beyond, they would only grow old
 WHOLE_CYCLER = 0  # stands for the channel where a command is about none
+
+
+class _Progress:
+    """How far a job has come.
+
+    Attributes:
+        open_channels: those that have no answer yet.
+        reserved: the meta variables that are on their way, by channel.
+        lost: the answer for those that have none in the end.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.open_channels = dict.fromkeys(job.channels)
+        self.reserved: dict[int, Mapping[int, float]] = {}
+        self.lost = Verdict(Outcome.UNKNOWN, None, "shutdown", "the bridge ended before the outcome was known")
+
+    def answer(self, channel: int, verdict: Verdict) -> None:
+        """Answer a channel, once."""
+        if channel in self.open_channels:
+            del self.open_channels[channel]
+            self.job.answer(channel, verdict)
+
+    def reserve(self, station: Station, channel: int) -> None:
+        """Remember what is on its way to a channel."""
+        values = self.job.order.values_for(channel)
+        if values and not isinstance(self.job.order, Assign):
+            station.variables.reserve(channel, values)
+            self.reserved[channel] = values
 
 
 class Commander:
@@ -119,6 +149,7 @@ class Commander:
         order = self._parse(command)
         command.dry_run = order.dry_run or control.mode == "shadow"
         checks.check_permitted_steps(order, control)
+        checks.check_fits(order)
         checks.check_server_needs(order, station)
         if topic.verb in CYCLER_VERBS:
             self._take_whole(command, station, order)
@@ -158,8 +189,17 @@ class Commander:
         def answer(_: int, verdict: Verdict) -> None:
             self._answers.whole(command, station, verdict)
 
-        job = Job(order, (WHOLE_CYCLER,), partial(self._still_in_time, deadline), answer)
+        guard = self._executors[station.name].guard(())
+        job = Job(order, (WHOLE_CYCLER,), partial(self._still_in_time, deadline), guard, answer)
         self._spawn(command, station, job)
+
+    @staticmethod
+    def _strangers(order: Order, station: Station) -> list[str]:
+        """Channels that have values of their own and do not exist."""
+        if order.channels != "all" or not isinstance(order, SetMv):
+            return []
+        channels = set(map(str, station.cycler_channels))
+        return [key for key in order.per_channel or {} if key not in channels]
 
     def _deadline(self, command: Command, station: Station, order: Order) -> Deadline:
         return Deadline(order, command.received_at, command.incoming.expiry_s, station.settings.control.max_age_s)
@@ -171,6 +211,9 @@ class Commander:
             wanted = [channel for channel in station.cycler_channels if control.allows_channel(channel)]
         else:
             wanted = list(order.channels or ())
+        strangers = self._strangers(order, station)
+        if strangers:
+            raise Refusal("malformed", f"per_channel: {station.name} has no channel {', '.join(strangers)}")
         if not wanted:
             raise Refusal("not_allowed", "control.channels permits no channel of this cycler")
         verdicts: dict[int, Verdict] = {}
@@ -227,6 +270,7 @@ class Commander:
             order,
             tuple(ready),
             partial(self._still_in_time, deadline) if verb != "stop" else _no_objection,
+            self._executors[station.name].guard(ready),
             answer,
             every_channel=len(ready) == len(station.cycler_channels),
         )
@@ -247,40 +291,40 @@ class Commander:
             for channel in job.channels:
                 job.answer(channel, refused("not_connected", "the bridge is about to end; nothing was sent"))
             return
+        verb = command.topic.verb
         self._unfinished[station.name] += 1
-        if command.topic.verb in STATE_VERBS:
-            self._busy.begin(station.name, job.channels)
-        name = f"{station.name}: {command.topic.verb} {command.id}"
-        self._tasks.create_task(self._carry_out(command, station, job), name=name)
+        self._busy.begin(station.name, job.channels, verb)
+        progress = _Progress(job)
+        task = self._tasks.create_task(
+            self._carry_out(command, station, progress), name=f"{station.name}: {verb} {command.id}"
+        )
+        task.add_done_callback(lambda _: self._finish(station, verb, progress))
 
-    async def _carry_out(self, command: Command, station: Station, job: Job) -> None:
-        """From the last checks to the last answer; whatever happens, every channel gets one."""
-        open_channels = dict.fromkeys(job.channels)
+    def _finish(self, station: Station, verb: str, progress: "_Progress") -> None:
+        """However a command ended, also before it began: every channel gets its answer, and nothing stays reserved."""
+        self._unfinished[station.name] -= 1
+        self._busy.end(station.name, progress.job.channels, verb)
+        for channel, values in progress.reserved.items():
+            station.variables.release(channel, values)
+        for channel in tuple(progress.open_channels):
+            progress.answer(channel, progress.lost)
 
-        def answer(channel: int, verdict: Verdict) -> None:
-            if channel in open_channels:
-                del open_channels[channel]
-                job.answer(channel, verdict)
-
-        lost = Verdict(Outcome.UNKNOWN, None, "shutdown", "the bridge ended before the outcome was known")
+    async def _carry_out(self, command: Command, station: Station, progress: "_Progress") -> None:
+        """From the last checks to the last answer."""
+        job = replace(progress.job, answer=progress.answer)
         try:
-            ready = await self._check_readings(command, station, replace(job, answer=answer))
+            ready = await self._check_readings(command, station, job, progress)
             if command.dry_run:
                 for channel in ready.channels:
-                    answer(channel, _DRY_RUN)
+                    progress.answer(channel, _DRY_RUN)
             elif ready.channels:
                 await self._executors[station.name].run(ready)
         except Exception as error:  # a bug in one command must not end the others
             log.exception("%s: %s failed", station.name, command.topic.verb)
-            lost = Verdict(Outcome.UNKNOWN, None, "internal_error", f"unexpected error in the bridge: {error!r}")
-        finally:
-            self._unfinished[station.name] -= 1
-            if command.topic.verb in STATE_VERBS:
-                self._busy.end(station.name, job.channels)
-            for channel in tuple(open_channels):
-                answer(channel, lost)
+            message = f"unexpected error in the bridge: {error!r}"
+            progress.lost = Verdict(Outcome.UNKNOWN, None, "internal_error", message)
 
-    async def _check_readings(self, command: Command, station: Station, job: Job) -> Job:
+    async def _check_readings(self, command: Command, station: Station, job: Job, progress: "_Progress") -> Job:
         """The checks against what the channels show and hold; the job for those that pass."""
         if command.topic.verb == "stop" or command.topic.verb in CYCLER_VERBS:
             return job
@@ -292,6 +336,7 @@ class Commander:
                 if job.order.expect is not None:
                     checks.check_expectation(job.order.expect, channel, station.book)
                 checks.check_values(job.order, channel, station)
+                progress.reserve(station, channel)
             except Refusal as refusal:
                 job.answer(channel, refused(refusal.reason, str(refusal)))
             else:

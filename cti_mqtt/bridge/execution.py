@@ -51,10 +51,14 @@ class Executor:
         """A stop is about to go out: whatever else these channels wait for must not come after it."""
         self._stops.update(channels)
 
+    def guard(self, channels: Collection[int]) -> StopGuard:
+        """To be taken when an order is admitted: from then on a stop overrules it."""
+        return StopGuard(self._stops, channels)
+
     async def run(self, job: Job) -> None:
         """Carry out an order; every channel is answered when this returns."""
         station = self._station
-        guard = StopGuard(self._stops, job.channels)
+        guard = job.guard
         match job.order:
             case Start() as order:
                 await Starting(station, guard, job, order).run()

@@ -26,6 +26,7 @@ class Job:
         order: what to do.
         channels: where; every one passed its checks.
         gate: asked again just before each request goes out; raises WithdrawnError where the order is too late by then.
+        guard: knows of the stops that came in since the order was admitted.
         answer: to be called once for each channel.
         every_channel: whether these are all channels of the cycler, so that CTI's own all-channels flag may be used.
     """
@@ -33,6 +34,7 @@ class Job:
     order: Order
     channels: tuple[int, ...]
     gate: Callable[[], None]
+    guard: "StopGuard"
     answer: Answer
     every_channel: bool = False
 

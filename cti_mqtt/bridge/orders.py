@@ -11,13 +11,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from cti_mqtt.bridge.variables import to_float32
 from cti_mqtt.cti.codes import META_VARIABLE_COUNT
 from cti_mqtt.validation import describe
 
-MAX_PAYLOAD_BYTES = 256 * 1024
+MAX_PAYLOAD_BYTES = 64 * 1024
 SET_MV = "set_mv"
 STATE_VERBS = frozenset({"start", "stop", "resume", "continue", "jump"})  # they exclude each other
 CYCLER_VERBS = frozenset({"message", "schedules"})  # about the cycler as a whole: no channel, no channels
@@ -40,6 +40,20 @@ def _variable(key: str) -> str:
     return key
 
 
+def _channel(key: str) -> str:
+    if not (key.isascii() and key.isdigit() and key.lstrip("0") == key):
+        raise ValueError(f"{key!r:.40} is no channel number")
+    return key
+
+
+def _text_only(value: object) -> object:
+    if isinstance(value, datetime):
+        return value
+    if not isinstance(value, str) or value.replace(".", "").isdigit():
+        raise ValueError('must be a text such as "2026-01-02T03:04:05Z"')
+    return value
+
+
 def _unique(channels: list[int]) -> list[int]:
     if len(set(channels)) != len(channels):
         raise ValueError("a channel stands twice")
@@ -51,7 +65,9 @@ Values = Annotated[
     Field(min_length=1),
 ]
 Channels = (
-    Annotated[list[Annotated[int, Field(ge=1, le=65535)]], Field(min_length=1), AfterValidator(_unique)]
+    Annotated[
+        list[Annotated[int, Field(ge=1, le=65535)]], Field(min_length=1, max_length=1024), AfterValidator(_unique)
+    ]
     | Literal["all"]
 )
 
@@ -74,7 +90,7 @@ class Order(_Model):
     """What every command may say."""
 
     id: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-    issued_at: Annotated[AwareDatetime, Field(strict=False)] | None = None
+    issued_at: Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_text_only)] | None = None
     ttl_s: Annotated[float, Field(gt=0)] | None = None
     expect: Expect | None = None
     dry_run: bool = False
@@ -119,7 +135,7 @@ class SetMv(Order):
     """Write meta variables."""
 
     values: Values | None = None
-    per_channel: dict[str, Values] | None = None
+    per_channel: Annotated[dict[Annotated[str, AfterValidator(_channel)], Values], Field(max_length=1024)] | None = None
 
     def values_for(self, channel: int) -> Mapping[int, float]:
         """What to write; a channel's own values stand above those for all."""
@@ -282,7 +298,8 @@ def _check_values(order: SetMv, *, to_cycler: bool) -> None:
     if not order.values and not order.per_channel:
         raise MalformedError('values: missing; give for instance {"1": 2.5}')
     named = order.channels if isinstance(order.channels, list) else None
-    strangers = [key for key in order.per_channel or {} if named is not None and key not in set(map(str, named))]
+    texts = set(map(str, named or ()))
+    strangers = [key for key in order.per_channel or {} if named is not None and key not in texts]
     if strangers:
         raise MalformedError(f"per_channel: {', '.join(strangers)} not among channels")
     without = [n for n in named or () if not order.values_for(n)]

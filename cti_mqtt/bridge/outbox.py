@@ -5,10 +5,14 @@
 - QoS 0, not retained, or not worth keeping: dropped and counted.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+log = logging.getLogger(__name__)
+
+MOST_LOSSES = 5
 MAX_BACKLOG_BYTES = 64 * 1024 * 1024
 
 
@@ -20,6 +24,7 @@ class Message:
         expiry_s: how long it is worth having (MQTT 5 only).
         correlation: what a requester uses to recognise the answer (MQTT 5 only).
         keep: whether it is worth sending later if it cannot be sent now.
+        losses: how many connections were lost while it was the oldest that the broker had not confirmed.
     """
 
     topic: str
@@ -29,6 +34,7 @@ class Message:
     expiry_s: int | None = None
     correlation: bytes | None = None
     keep: bool = True
+    losses: int = 0
 
 
 class Outbox:
@@ -91,6 +97,12 @@ class Outbox:
     def take_back(self, messages: Iterable[Message]) -> None:
         """Messages whose connection ended before the broker had them: they come first again."""
         lost = [message for message in messages if message.keep and message.qos and not message.retain]
+        if lost:
+            lost[0] = replace(lost[0], losses=lost[0].losses + 1)
+            if lost[0].losses >= MOST_LOSSES:  # it may be why: a message that the broker will not take
+                log.error("given up after %d lost connections: a message on %s", MOST_LOSSES, lost[0].topic)
+                self.dropped += 1
+                del lost[0]
         self._backlog.extendleft(reversed(lost))
         self._backlog_bytes += sum(len(message.payload) for message in lost)
         self._trim()

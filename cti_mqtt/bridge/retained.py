@@ -12,7 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from enum import Enum
 
-ECHO_WITHIN_S = 10.0  # an echo that has not come by then will not come; an empty message is a stop again
+ECHO_WITHIN_S = 2.0  # an echo that has not come by then will not come; an empty message is a stop again
 
 
 class Judgement(Enum):

@@ -45,7 +45,10 @@ class Starting:
             await verify(self._station, started, self._is_seen, tell)
 
     def _answer(self, channel: int, verdict: Verdict) -> None:
-        self._job.answer(channel, replace(verdict, assigned=self._assigned.get(channel)))
+        assigned = self._assigned.get(channel)
+        if assigned and verdict.outcome is Outcome.REFUSED:  # which means: nothing was sent
+            verdict = replace(verdict, outcome=Outcome.FAILED)
+        self._job.answer(channel, replace(verdict, assigned=assigned))
 
     def _gate(self, channels: Iterable[int]) -> None:
         self._job.gate()

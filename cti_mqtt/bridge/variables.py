@@ -1,5 +1,6 @@
 """What this bridge wrote into meta variables, and what it may write."""
 
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ class VariableBook:
         self._bus = bus
         self._clock = clock
         self._written: dict[int, dict[int, _Written]] = {}
+        self._on_their_way: dict[tuple[int, int], list[_Written]] = {}
         self._own_start: set[int] = set()
 
     def accepted(self, channel: int, index: int, value: float) -> None:
@@ -84,7 +86,25 @@ class VariableBook:
         if self._written.pop(channel, None):
             self.publish(channel)
 
-    def objection(self, reason: str, channel: int, index: int, value: float) -> str | None:
+    def reserve(self, channel: int, values: Mapping[int, float]) -> None:
+        """These values are on their way: until `release`, others are held against them as well."""
+        for index, value in values.items():
+            self._on_their_way.setdefault((channel, index), []).append(
+                _Written(to_float32(value), self._clock.monotonic())
+            )
+
+    def release(self, channel: int, values: Mapping[int, float]) -> None:
+        """They have arrived, or will not."""
+        for index, value in values.items():
+            reserved = self._on_their_way.get((channel, index), [])
+            for written in reserved:
+                if written.value == to_float32(value):
+                    reserved.remove(written)
+                    break
+            if not reserved:
+                self._on_their_way.pop((channel, index), None)
+
+    def objection(self, reason: str, channel: int, index: int, value: float, *, fresh: bool = False) -> str | None:
         """Why a value may not be written, None if it may; compared as the 32-bit float that would be sent.
 
         Args:
@@ -92,15 +112,25 @@ class VariableBook:
             channel: from 1.
             index: of the meta variable.
             value: to be written.
+            fresh: whether it is for a new test, in which nothing has been written yet.
         """
         limit = self._limits.get(index)
-        if reason == "rate":
-            return self._rate_objection(channel, index, to_float32(value), limit) if limit else None
         if limit is None:
-            return f"MV_UD{index} is not among the limits, so it may not be written" if self._limits else None
-        return self._range_objection(index, to_float32(value), limit) or self._step_objection(
-            channel, index, to_float32(value), limit
-        )
+            unlisted = reason == "limit" and self._limits
+            return f"MV_UD{index} is not among the limits, so it may not be written" if unlisted else None
+        number = to_float32(value)
+        before = self._before(channel, index, limit, fresh=fresh)
+        if reason == "rate":
+            return self._rate_objection(index, number, limit, before)
+        return self._range_objection(index, number, limit) or self._step_objection(index, number, limit, before)
+
+    def _before(self, channel: int, index: int, limit: Limit, *, fresh: bool) -> list[_Written]:
+        """What the variable may hold when a value arrives: accepted last, else `initial`, and what is on its way."""
+        accepted = None if fresh else self._written.get(channel, {}).get(index)
+        last = [] if accepted is None else [accepted]
+        if accepted is None and limit.initial is not None:
+            last = [_Written(limit.initial, -math.inf)]
+        return last + self._on_their_way.get((channel, index), [])
 
     @staticmethod
     def _range_objection(index: int, number: float, limit: Limit) -> str | None:
@@ -110,18 +140,19 @@ class VariableBook:
             return f"MV_UD{index} = {number:g} is above its maximum {limit.max:g}"
         return None
 
-    def _step_objection(self, channel: int, index: int, number: float, limit: Limit) -> str | None:
-        written = self._written.get(channel, {}).get(index)
-        last = written.value if written else limit.initial
-        if last is None or limit.max_step is None or _distance(number, last) <= limit.max_step:
-            return None
-        return f"MV_UD{index}: from {last:g} to {number:g} is more than one step of {limit.max_step:g}"
+    @staticmethod
+    def _step_objection(index: int, number: float, limit: Limit, before: list[_Written]) -> str | None:
+        for last in before:
+            if limit.max_step is not None and _distance(number, last.value) > limit.max_step:
+                return f"MV_UD{index}: from {last.value:g} to {number:g} is more than one step of {limit.max_step:g}"
+        return None
 
-    def _rate_objection(self, channel: int, index: int, number: float, limit: Limit) -> str | None:
-        written = self._written.get(channel, {}).get(index)
-        if written is None or limit.max_rate_per_s is None:
-            return None
-        elapsed_s = self._clock.monotonic() - written.at_s
-        if _distance(number, written.value) <= limit.max_rate_per_s * elapsed_s:
-            return None
-        return f"MV_UD{index}: from {written.value:g} to {number:g} is faster than {limit.max_rate_per_s:g} per second"
+    def _rate_objection(self, index: int, number: float, limit: Limit, before: list[_Written]) -> str | None:
+        for last in before:
+            if limit.max_rate_per_s is None or last.at_s == -math.inf:
+                continue
+            elapsed_s = self._clock.monotonic() - last.at_s
+            if _distance(number, last.value) > limit.max_rate_per_s * elapsed_s:
+                rate = f"{limit.max_rate_per_s:g} per second"
+                return f"MV_UD{index}: from {last.value:g} to {number:g} is faster than {rate}"
+        return None

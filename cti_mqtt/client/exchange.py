@@ -237,7 +237,9 @@ class UpdatesExchange(Exchange[Mapping[int, ChannelOutcome]]):
         self._answers: list[tuple[int, ChannelOutcome]] = []
 
     def offer(self, feedback: Any, checksum: Checksum) -> bool:
-        """Takes everything; ends at once when each of several channels has answered."""
+        """Takes what is for its channels; ends at once when each of them has answered."""
+        if feedback.channel not in self._channels and feedback.channel != NO_CHANNEL:
+            return False
         outcome = _damaged() if checksum is Checksum.WRONG else feedback.result
         self._answers.append((feedback.channel, outcome))
         if len(self._channels) == 1 or {channel for channel, _ in self._answers} >= set(self._channels):

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 
+from cti_mqtt.bridge.mqtt import Incoming
 from cti_mqtt.simulator import Faults, ForcedResult
 from tests.support.brokers import BrokerKind
 from tests.support.rig import rig
@@ -219,6 +220,75 @@ class TestManyChannels:
                 result = await it.observer.ask("arbin1", "stop", payload)
                 assert (result["outcome"], result["reason"]) == ("refused", "malformed")
             assert it.asked("stop") == []
+
+
+class TestOneAfterTheOther:
+    async def test_a_stop_right_behind_a_start_wins(self, port: int, kind: BrokerKind) -> None:
+        async with rig(port, kind.protocol) as it:
+            await it.ready()
+            target = "arbin1/channel/5"
+            it.observer.say(f"{target}/command/start", {"id": "go", "test_name": "T", "schedule": "CCCV.sdx"})
+            it.observer.say(f"{target}/command/stop", b"")
+            result = await it.observer.wait(f"{target}/result", lambda heard: heard.json["id"] == "go")
+            await it.observer.wait(f"{target}/result", lambda heard: heard.json["command"] == "stop")
+            starts = [each["command"] for each in it.asked("start", "stop")]
+            assert starts in (["stop"], ["start", "stop"])  # never a start behind the stop
+            if starts == ["stop"]:
+                assert result.json["reason"] == "superseded"
+            polls = len(it.observer.on("arbin1/readings"))
+            await it.observer.until(lambda: len(it.observer.on("arbin1/readings")) > polls + 2)
+            last = it.observer.last(f"{target}/state")
+            assert last is not None
+            assert last.json["status"] == "Idle"
+
+    async def test_a_stop_while_an_expectation_is_looked_up(self, port: int, kind: BrokerKind) -> None:
+        """The reading is old, so it is polled anew first; the stop comes in meanwhile."""
+        async with rig(port, kind.protocol, cycler={"poll_interval_s": 0.2}) as it:
+            await it.ready()
+            target = "arbin1/channel/5"
+            await it.observer.ask(target, "assign", {"schedule": "CCCV.sdx"})
+            it.server.faults = Faults(delays_s={"channels_info": 1.0})
+            await asyncio.sleep(0.6)  # until the last reading is too old
+            body = {"id": "go", "test_name": "T", "expect": {"status": "Idle"}}
+            it.observer.say(f"{target}/command/start", body)
+            await asyncio.sleep(0.1)
+            it.observer.say(f"{target}/command/stop", b"")
+            result = await it.observer.wait(f"{target}/result", lambda heard: heard.json["id"] == "go")
+            assert result.json["outcome"] == "refused"
+            assert it.asked("start") == []
+
+    async def test_an_assignment_does_not_come_between(self, port: int, kind: BrokerKind) -> None:
+        async with rig(port, kind.protocol) as it:
+            await it.ready()
+            target = "arbin1/channel/5"
+            it.observer.say(f"{target}/command/start", {"id": "go", "test_name": "T", "schedule": "CCCV.sdx"})
+            it.observer.say(f"{target}/command/assign", {"id": "other", "schedule": "Discharge.sdx"})
+            await it.observer.wait(f"{target}/result", lambda heard: heard.json["id"] == "go")
+            other = await it.observer.wait(f"{target}/result", lambda heard: heard.json["id"] == "other")
+            assert other.json["reason"] in {"busy", "running"}
+            await it.observer.wait(f"{target}/state", lambda heard: heard.json["test_name"] == "T")
+            last = it.observer.last(f"{target}/state")
+            assert last is not None
+            assert last.json["schedule"] == "CCCV.sdx"
+
+    async def test_a_name_that_does_not_fit_assigns_nothing(self, port: int, kind: BrokerKind) -> None:
+        async with rig(port, kind.protocol) as it:
+            await it.ready()
+            body = {"test_name": "x" * 72, "schedule": "CCCV.sdx"}
+            result = await it.observer.ask("arbin1/channel/5", "start", body)
+            assert (result["outcome"], result["reason"]) == ("refused", "malformed")
+            assert "at most 71" in result["message"]
+            assert it.asked("assign") == []
+
+    async def test_each_command_has_a_result_also_at_the_end(self, port: int, kind: BrokerKind) -> None:
+        async with rig(port, kind.protocol) as it:
+            await it.ready()
+            for number in range(20):
+                it.bridge._hear(Incoming("cti/arbin1/channel/1/command/stop", b'{"id": "i%d"}' % number, retain=False))
+            it.stop.set()
+            await it.observer.until(
+                lambda: len({heard.json["id"] for heard in it.observer.on("arbin1/channel/1/result")}) == 20
+            )
 
 
 class TestUnknownOutcome:

@@ -91,13 +91,16 @@ class TestTaken:
         ("start", b'{"test_name": "T", "lease": {"ttl_s": 5}}', "lease: start has no such field"),
         ("start", b'{"test_name": "T", "issued_at": "yesterday"}', "issued_at"),
         ("start", b'{"test_name": "T", "issued_at": "2026-01-02T03:04:05"}', "issued_at"),
+        ("start", b'{"test_name": "T", "issued_at": 5}', "issued_at"),
+        ("start", b'{"test_name": "T", "issued_at": "1700000000"}', "issued_at"),
+        ("start", b"{" + b",".join(b'"k%d": 1' % n for n in range(5000)) + b"}", "k0: start has no such field"),
         ("start", b'{"test_name": "T", "ttl_s": 0}', "ttl_s"),
         ("start", b'{"test_name": "T", "id": 5}', "id"),
         ("start", b'{"test_name": "T", "id": ""}', "id"),
         ("start", b'{"test_name": "T", "expect": {"state": "Idle"}}', "expect.state"),
         ("start", b'{"test_name": "T", "channels": [1]}', "channels: belongs to a command to the cycler"),
         ("start", b'{"test_name": "\\ud800"}', "not JSON"),
-        ("start", b'{"test_name": "T", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "not JSON"),
+        ("start", b'{"test_name": "T", "x": ' + b"[" * 30_000 + b"]" * 30_000 + b"}", "not JSON"),
         ("start", b'{"test_name": "' + b"x" * 300_000 + b'"}', "too many"),
         ("assign", b"{}", "schedule: missing"),
         ("assign", b'{"schedule": "a", "test_name": "T"}', "test_name: assign has no such field"),
@@ -109,7 +112,7 @@ def test_mistakes(verb: str, payload: bytes, says: str) -> None:
     with pytest.raises(MalformedError) as caught:
         parse_order(verb, payload, to_cycler=False)
     assert says in str(caught.value)
-    assert len(str(caught.value)) < 1000
+    assert len(str(caught.value)) < 4000
 
 
 @pytest.mark.parametrize(
@@ -124,6 +127,8 @@ def test_mistakes(verb: str, payload: bytes, says: str) -> None:
         ("start", b'{"test_name": "T", "channels": [99999999999999999999]}', "channels"),
         ("start", b'{"test_name": "T", "channels": "every"}', "channels"),
         ("set_mv", b'{"channels": [1], "per_channel": {"2": {"1": 1}}}', "not among channels"),
+        ("set_mv", b'{"channels": "all", "per_channel": {"abc": {"1": 1}}}', "no channel number"),
+        ("set_mv", b'{"channels": "all", "per_channel": {"01": {"1": 1}}}', "no channel number"),
         ("set_mv", b'{"channels": [1, 2], "per_channel": {"2": {"1": 1}}}', "missing for channel 1"),
         ("stop", b"{}", "channels: missing"),
         ("stop", b"all", "not JSON"),

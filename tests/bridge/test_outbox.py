@@ -2,7 +2,7 @@
 
 import pytest
 
-from cti_mqtt.bridge.outbox import Message, Outbox
+from cti_mqtt.bridge.outbox import MOST_LOSSES, Message, Outbox
 
 
 class Line:
@@ -103,6 +103,23 @@ def test_what_a_lost_connection_had_not_delivered_comes_first_again() -> None:
     line.room = 9
     line.outbox.drain()
     assert line.sent == ["r=old1", "r=old2", "r=new"]
+
+
+def test_a_message_that_costs_every_connection_is_given_up() -> None:
+    line = Line()
+    line.outbox.put(reading("poison"))
+    line.outbox.put(reading("good"))
+    for _ in range(MOST_LOSSES):
+        taken: list[Message] = []
+        line.room = 9
+        line.outbox._hand_over = lambda message, taken=taken: bool(taken.append(message) or True)  # type: ignore[misc]
+        line.outbox.drain()
+        line.room = 0
+        line.outbox.take_back(taken)
+    line.outbox._hand_over = line.take
+    line.room = 9
+    line.outbox.drain()
+    assert (line.sent, line.outbox.dropped) == (["r=good"], 1)
 
 
 def test_a_line_that_refuses_leaves_everything_waiting() -> None:

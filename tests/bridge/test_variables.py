@@ -60,6 +60,25 @@ def test_rate(after_s: float, value: float, allowed: bool) -> None:
     assert it.objection("rate", 8, 1, 100.0) is None
 
 
+class TestOnTheirWay:
+    def test_what_is_on_its_way_counts_as_well(self) -> None:
+        it, _ = book({1: {"max_step": 1, "initial": 0}})
+        it.reserve(7, {1: 1.0})
+        assert it.objection("limit", 7, 1, -1.0)  # a step of two, should the first arrive
+        assert it.objection("limit", 7, 1, 2.0)  # a step of two, should it not
+        assert it.objection("limit", 7, 1, 0.5) is None
+        it.accepted(7, 1, 1.0)
+        it.release(7, {1: 1.0})
+        assert it.objection("limit", 7, 1, 2.0) is None
+
+    def test_a_new_test_begins_at_initial(self) -> None:
+        it, _ = book({1: {"max_step": 1, "initial": 0}})
+        it.accepted(7, 1, 2.5)
+        assert it.objection("limit", 7, 1, 3.0, fresh=True)
+        assert it.objection("limit", 7, 1, 0.5, fresh=True) is None
+        assert it.objection("limit", 7, 1, 3.0) is None
+
+
 class TestShown:
     def test_what_was_accepted_since_the_test_started(self) -> None:
         it, items = book({})

@@ -117,7 +117,8 @@ class MqttLink:
         client, session = self._client, self._session
         if client is None or session is None:
             return False
-        if session.max_packet and len(message.payload) + len(message.topic) + PACKET_OVERHEAD > session.max_packet:
+        size = len(message.payload) + len(message.topic.encode()) + len(message.correlation or b"") + PACKET_OVERHEAD
+        if session.max_packet and size > session.max_packet:
             self._outbox.dropped += 1
             log.warning(
                 "not published: %d bytes on %s are more than the broker takes (%d)",
