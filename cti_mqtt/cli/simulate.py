@@ -2,13 +2,13 @@
 
 import asyncio
 import random
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
+from cti_mqtt.cli.signals import run_until_signalled
 from cti_mqtt.simulator import (
     LARGEST_FILE_BYTES,
     MAX_CHANNELS,
@@ -227,22 +227,14 @@ def simulate(
 def _run(cycler: SimulatedCycler, record: Path | None, *, username: str, **where: Any) -> None:
     try:
         with Recorder(record, keep=0) as recorder:
-            asyncio.run(_serve(SimulatedServer(cycler, recorder=recorder, **where), username))
-    except KeyboardInterrupt:
-        return  # where the loop takes no signal handlers: Windows
+            server = SimulatedServer(cycler, recorder=recorder, **where)
+            run_until_signalled(lambda stop: _serve(stop, server, username))
     except OSError as error:
         typer.echo(f"cannot simulate a cycler: {error}", err=True)
         raise typer.Exit(1) from error
 
 
-async def _serve(server: SimulatedServer, username: str) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            loop.add_signal_handler(number, stop.set)
-        except NotImplementedError:
-            break
+async def _serve(stop: asyncio.Event, server: SimulatedServer, username: str) -> None:
     async with server:
         typer.echo(
             f"simulated cycler: {server.host}:{server.port} (files {server.file_port}), "
