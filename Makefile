@@ -38,11 +38,15 @@ check: $(DEV) ## lint, format, types, import rule
 	done; \
 	exit $$status
 
-bench: $(DEV) ## how fast readings are decoded, beside the floor
+bench: $(DEV) mosquitto ## how fast readings are decoded and commands answered, each beside its floor
 	@$(BIN)/python benchmarks/decode.py $(ARGS)
+	@$(BIN)/python benchmarks/latency.py $(ARGS)
 
 fuzz: $(DEV) ## a million random and mutated frames through the receiver, both roles
 	@$(BIN)/python -m tests.fuzz.run $(ARGS)
+
+faults: $(DEV) mosquitto ## the bridge killed 200 times among 1000 commands, and 10000 hostile messages
+	@$(BIN)/python -m tests.faults.run $(ARGS)
 
 protocol: $(DEV) ## makes docs/protocol.md anew, after a change of messages or codes
 	@$(BIN)/python docs/generate_protocol.py

@@ -11,17 +11,15 @@ alternate. What counts is the median of the rounds' ratios: the rates themselves
 Run it with `make bench`, or `python benchmarks/decode.py --json`.
 """
 
-import argparse
 import json
-import os
-import platform
 import statistics
 import struct
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cti_mqtt import __version__
+from reporting import machine, machine_line, parsed, parser
+
 from cti_mqtt.cti.codes import ChannelStatus
 from cti_mqtt.cti.frame import CHECKSUM_SIZE, HEADER, Direction, checksum, stored_checksum
 from cti_mqtt.cti.messages.channels import AuxReading, ChannelRecord, ChannelsInfoFeedback, Extras
@@ -123,40 +121,19 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
         "stream_to_floor_rounds": [round(ratio, 4) for ratio in ratios],
         "record_bytes": RECORD.size,
         "channels": CHANNELS,
-        "machine": {
-            "cti_mqtt": __version__,
-            "python": f"{platform.python_implementation()} {platform.python_version()}",
-            "system": platform.platform(),
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-        },
+        "machine": machine(),
     }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123  # a device, not a path of ours
-            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="Readings decoded per second, beside the floor.")
-    parser.add_argument("--rounds", type=int, default=7, help="of each side, in turn (default 7)")
-    parser.add_argument("--seconds", type=float, default=0.5, help="per round and side (default 0.5)")
-    parser.add_argument("--json", action="store_true", help="everything as JSON")
-    options = parser.parse_args()
-    if options.rounds < 1 or options.seconds <= 0:
-        parser.error("--rounds must be at least 1 and --seconds more than 0")
+    options = parsed(parser("Readings decoded per second, beside the floor.", rounds=7, seconds=0.5))
     found = measure(options.rounds, options.seconds)
     if options.json:
         print(json.dumps(found, indent=2))
         return
-    machine = found["machine"]
     stream, floor, ratio = found["stream_records_per_s"], found["floor_records_per_s"], found["stream_to_floor"]
-    print("cti-mqtt", ", ".join(str(value) for value in machine.values() if value), "cores")
+    print(machine_line(found["machine"]))
     print(f"{options.rounds} rounds of {options.seconds:g} s a side, {CHANNELS} records of {RECORD.size} bytes a frame")
     print(f"stream  {stream:>10,} records/s   bytes to typed readings")
     print(f"floor   {floor:>10,} records/s   checksum and one struct.unpack_from a record")

@@ -27,14 +27,18 @@ from cti_mqtt.cti.codes import META_VARIABLE_COUNT
 from cti_mqtt.errors import ConfigurationError
 from cti_mqtt.validation import describe
 
-VERBS = ("start", "stop", "resume", "continue", "jump", "assign", "set_mv", "message", "schedules")
+VERBS = ("start", "stop", "resume", "continue", "jump", "assign", "set_mv", "release", "message", "schedules")
 CYCLER_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 RESERVED_IDS = frozenset({"bridge"})
 MAX_CHANNELS = 1024
 DEFAULT_BASE_TOPIC = "cti"
 LONGEST_CREDENTIAL = 32  # bytes in the login message
+_NO_DATA_DIR = (
+    "data_dir: missing; where control is enabled the bridge must remember what it was told, so name a directory such "
+    "as /var/lib/cti-mqtt"
+)
 
-Verb = Literal["start", "stop", "resume", "continue", "jump", "assign", "set_mv", "message", "schedules"]
+Verb = Literal["start", "stop", "resume", "continue", "jump", "assign", "set_mv", "release", "message", "schedules"]
 Port = Annotated[int, Field(ge=1, le=65535)]
 PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seconds = PositiveNumber
@@ -114,6 +118,19 @@ class Control(Model):
     limits: Mapping[Annotated[int, Field(ge=1, le=META_VARIABLE_COUNT)], Limit] = Field(default_factory=dict)
     max_age_s: Seconds = 10.0
     verify_timeout_s: Seconds | None = None
+    stop_timeout_s: Seconds = 30.0
+    max_running: Annotated[int, Field(ge=1)] | None = None
+    max_starts_per_min: Annotated[int, Field(ge=1)] | None = None
+    deadman_mv: Annotated[int, Field(ge=1, le=META_VARIABLE_COUNT)] | None = None
+
+    @model_validator(mode="after")
+    def _deadman_is_the_bridges_own(self) -> "Control":
+        if self.deadman_mv in self.limits:
+            raise ValueError(
+                f"limits.{self.deadman_mv}: MV_UD{self.deadman_mv} is the dead man's variable (deadman_mv), which only "
+                "the bridge writes"
+            )
+        return self
 
     def allows_verb(self, verb: str) -> bool:
         """Whether a verb is permitted."""
@@ -172,6 +189,12 @@ class Config(Model):
     cyclers: Mapping[Annotated[str, AfterValidator(_cycler_id)], Cycler] = Field(min_length=1)
     publish: Publish = Publish()
 
+    @model_validator(mode="after")
+    def _control_needs_a_memory(self) -> "Config":
+        if self.data_dir is None and any(cycler.control.enabled for cycler in self.cyclers.values()):
+            raise ValueError(_NO_DATA_DIR)
+        return self
+
 
 class MqttOnly(BaseModel):
     """The part that a plain MQTT client needs; the rest of the file is another program's business."""
@@ -220,6 +243,7 @@ def load(path: Path, environment: Mapping[str, str] | None = None) -> Config:
             name: _with_credentials(cycler, secrets, "ARBIN_CTI", str(name)) for name, cycler in cyclers.items()
         }
         problems += _missing_credentials(data["cyclers"])
+        problems += _missing_data_dir(data)
     data["mqtt"] = _with_credentials(data.get("mqtt", {}), secrets, "MQTT")
     try:
         config = Config.model_validate(data)
@@ -330,6 +354,13 @@ def _missing_credentials(cyclers: Mapping[Any, Any]) -> list[str]:
             elif isinstance(value, str) and len(value.encode()) > LONGEST_CREDENTIAL:
                 problems.append(f"cyclers.{name}.{key}: too long; at most {LONGEST_CREDENTIAL} bytes fit into a login")
     return problems
+
+
+def _missing_data_dir(data: Mapping[str, Any]) -> list[str]:
+    """What the model says only where everything else is right."""
+    controls = [cycler.get("control") for cycler in data["cyclers"].values() if isinstance(cycler, dict)]
+    enabled = any(isinstance(control, dict) and control.get("enabled") is True for control in controls)
+    return [_NO_DATA_DIR] if enabled and not data.get("data_dir") else []
 
 
 def _absolute_tls(mqtt: Mqtt, folder: Path) -> Mqtt:

@@ -13,6 +13,7 @@
     |-- UnsupportedCommandError      the cycler does not know the command; nothing was done
     |-- FileRefusedError             the cycler said no to something about a file; its result code is kept
     |-- FileTransferError            a file did not come through whole, not the second time either; trying again is safe
+    |-- StorageError                 what must outlive the process cannot be written
     `-- OutcomeUnknownError          it was sent and no sound feedback came;
         |                            a control command must NOT be sent again
         |-- FeedbackTimeoutError     silence
@@ -94,6 +95,13 @@ class FileTransferError(CtiMqttError):
     """A file did not come through whole, not the second time either, or is more than is taken.
 
     Nothing is left behind on this side; trying again is safe.
+    """
+
+
+class StorageError(CtiMqttError):
+    """What must outlive the process cannot be written, or not read back.
+
+    After a time-out it may still be written; otherwise nothing of it was.
     """
 
 

@@ -71,7 +71,7 @@ def test_defaults(tmp_path: Path) -> None:
 
 
 def test_enabled_alone_permits_nothing(tmp_path: Path) -> None:
-    config = load(write(tmp_path, "cyclers: {a: {host: h, control: {enabled: true}}}"), SECRETS)
+    config = load(write(tmp_path, "data_dir: d\ncyclers: {a: {host: h, control: {enabled: true}}}"), SECRETS)
     control = config.cyclers["a"].control
     assert not control.allows_verb("stop")
     assert not control.allows_channel(1)

@@ -1,7 +1,13 @@
-"""What is said of a command: its result, where it is wanted, and later what became of one whose outcome is unknown."""
+"""What is said of a command: its result, where it is wanted, and later what became of one whose outcome is unknown.
 
+A result is put on record before it is published: what was said once is said again after a restart. A stop's is not
+waited for.
+"""
+
+import json
 import logging
-from collections.abc import Mapping
+from asyncio import Future
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -12,6 +18,7 @@ from cti_mqtt.bridge.clock import Clock, stamp
 from cti_mqtt.bridge.mqtt import Incoming
 from cti_mqtt.bridge.orders import CYCLER_VERBS
 from cti_mqtt.bridge.station import Station
+from cti_mqtt.bridge.store import CommandKey, Store, StoredResult
 from cti_mqtt.bridge.topics import CommandTopic, Topics
 from cti_mqtt.bridge.verdict import Outcome, Verdict, refused
 
@@ -20,6 +27,7 @@ log = logging.getLogger(__name__)
 MAX_CORRELATION_BYTES = 1024
 LONGEST_MESSAGE = 1000  # characters: a result must not become larger than a broker takes
 LONGEST_ECHO = 128  # of what a topic said
+LONGEST_ON_RECORD = 2000  # bytes of a payload that the audit keeps
 
 
 @dataclass(slots=True)
@@ -29,8 +37,12 @@ class Command:
     Attributes:
         began: when it was received, monotonic, s.
         id: its own, or one it was given.
+        key: under which it is on record; None while it is not.
+        waits: whether its results are published only once they are on record.
         dry_run: whether to check everything and send nothing.
         status_before: what each of its channels showed when it was received.
+        lease_ids: the leases that it was granted or renewed, by channel.
+        results: what was published of it: its channel (None: the cycler's) and the payload's fields.
     """
 
     topic: CommandTopic
@@ -38,8 +50,12 @@ class Command:
     received_at: datetime
     began: float
     id: str
+    key: CommandKey | None = None
+    waits: bool = True
     dry_run: bool = False
     status_before: dict[int, str] = field(default_factory=dict)
+    lease_ids: dict[int, str] = field(default_factory=dict)
+    results: list[tuple[int | None, Mapping[str, Any]]] = field(default_factory=list)
 
 
 class Answers:
@@ -49,14 +65,22 @@ class Answers:
         topics: names.
         bus: where results are published.
         clock: stamps and durations.
+        store: where they are put on record.
+        on_finished: told of each command on record when its last result is.
     """
 
-    def __init__(self, topics: Topics, bus: Bus, clock: Clock) -> None:
+    def __init__(
+        self, topics: Topics, bus: Bus, clock: Clock, store: Store, on_finished: Callable[[Command], None]
+    ) -> None:
         self._topics = topics
         self._bus = bus
         self._clock = clock
+        self._store = store
+        self._on_finished = on_finished
         self._unresolved: dict[tuple[str, int], list[tuple[str, str]]] = {}
         bus.subscribe(self._look_at)
+
+    # --- results ---
 
     def refusal(self, command: Command, station: Station | None, refusal: Refusal) -> None:
         """Of a command that was refused before any channel was looked at."""
@@ -64,19 +88,22 @@ class Answers:
         body = self._body(command, topic.channel, refused(refusal.reason, str(refusal)), None)
         if topic.channel_text is None and station is not None and topic.verb not in CYCLER_VERBS:
             body["channels"] = {}
-        self._publish(command, station.name if station else None, topic.channel_text, body, reply=True)
+        cycler = station.name if station else None
+        self._settle(command, topic.channel, body, self._result(command, cycler, topic.channel_text, body, reply=True))
 
     def channel(self, command: Command, station: Station, channel: int, verdict: Verdict) -> None:
         """Of one channel."""
         body = self._body(command, channel, verdict, station)
         if verdict.outcome is Outcome.UNKNOWN:
-            waiting = self._unresolved.setdefault((station.name, channel), [])
-            waiting.append((command.id, command.topic.verb))
-        self._publish(command, station.name, str(channel), body, reply=command.topic.channel_text is not None)
+            self.look_for(station.name, channel, command.id, command.topic.verb)
+        alone = command.topic.channel_text is not None
+        result = self._result(command, station.name, str(channel), body, reply=alone)
+        self._settle(command, channel, body, result, last=alone)
 
     def whole(self, command: Command, station: Station, verdict: Verdict) -> None:
         """Of a command about the cycler as a whole."""
-        self._publish(command, station.name, None, self._body(command, None, verdict, None), reply=True)
+        body = self._body(command, None, verdict, None)
+        self._settle(command, None, body, self._result(command, station.name, None, body, reply=True))
 
     def many(self, command: Command, station: Station, verdicts: Mapping[int, Verdict]) -> None:
         """The summary of a command over many channels, after theirs."""
@@ -87,7 +114,62 @@ class Answers:
             message += f"; the worst: {worst.message}"
         body = self._body(command, None, replace(worst, message=message, verified=None, assigned=None), None)
         body["channels"] = {str(channel): verdict.outcome.text for channel, verdict in sorted(verdicts.items())}
-        self._publish(command, station.name, None, body, reply=True)
+        self._settle(command, None, body, self._result(command, station.name, None, body, reply=True))
+
+    def repeat(self, command: Command, results: list[tuple[int | None, Mapping[str, Any]]]) -> None:
+        """The first results once more, for a command that was sent again."""
+        log.info("%s: %s %s: sent again", command.topic.cycler, command.topic.verb, command.id)
+        to_channel = command.topic.channel_text is not None
+        for channel, body in results:
+            text = None if channel is None else str(channel)
+            again = {**body, "duplicate": True}
+            self._bus.publish(
+                self._result(command, command.topic.cycler, text, again, reply=to_channel or channel is None)
+            )
+
+    def look_for(self, cycler: str, channel: int, command_id: str, verb: str) -> None:
+        """The next poll of this channel shows how a command of unknown outcome ended."""
+        self._unresolved.setdefault((cycler, channel), []).append((command_id, verb))
+
+    # --- on record, then published ---
+
+    def _settle(
+        self, command: Command, channel: int | None, body: Mapping[str, Any], result: Result, *, last: bool = True
+    ) -> None:
+        command.results.append((channel, body))
+        entry = audit_entry(command, channel, body)
+        key = command.key
+        if key is None:
+            self._store.audit([entry])
+            self._publish(result)
+            return
+        stored = StoredResult(channel, json.dumps(body))
+        written = self._store.answer(key, [stored], finished=last, audit=[entry])
+        if not command.waits:
+            self._publish(result)
+
+        def on_record(done: "Future[None]") -> None:
+            if error := done.cancelled() or done.exception():
+                log.error("%s: the result of %s is not on record: %s", key.cycler, key.id, error)
+            if command.waits:
+                self._publish(result)
+            if last:
+                self._on_finished(command)
+
+        written.add_done_callback(on_record)
+
+    def _publish(self, result: Result) -> None:
+        body = result.body
+        log.info(
+            "%s: %s %s: %s (%s) %s",
+            body["cycler"],
+            body["command"],
+            result.channel_text or "",
+            body["outcome"],
+            body["reason"],
+            body["message"],
+        )
+        self._bus.publish(result)
 
     def _body(self, command: Command, channel: int | None, verdict: Verdict, station: Station | None) -> dict[str, Any]:
         reading = station.book.latest(channel) if station and channel is not None else None
@@ -113,29 +195,24 @@ class Answers:
             body["assigned"] = verdict.assigned
         if command.dry_run:
             body["dry_run"] = True
+        lease_ids = {command.lease_ids[channel]} if channel in command.lease_ids else set(command.lease_ids.values())
+        if len(lease_ids) == 1 and (channel is None or channel in command.lease_ids):
+            body["lease_id"] = lease_ids.pop()
         return body
 
-    def _publish(
+    def _result(
         self, command: Command, cycler: str | None, channel_text: str | None, body: Mapping[str, Any], *, reply: bool
-    ) -> None:
-        log.info(
-            "%s: %s %s: %s (%s) %s",
-            command.topic.cycler,
-            command.topic.verb,
-            channel_text or "",
-            body["outcome"],
-            body["reason"],
-            body["message"],
-        )
-        if cycler is None:
-            channel_text = None
-        self._bus.publish(Result(cycler, channel_text, body, self._reply_to(command.incoming) if reply else None))
+    ) -> Result:
+        text = None if cycler is None else channel_text
+        return Result(cycler, text, body, self._reply_to(command.incoming) if reply else None)
 
     def _reply_to(self, incoming: Incoming) -> ReplyTo | None:
         topic, correlation = incoming.response_topic, incoming.correlation
         if topic is None or not self._topics.may_reply_to(topic) or len(correlation or b"") > MAX_CORRELATION_BYTES:
             return None
         return ReplyTo(topic, correlation)
+
+    # --- later ---
 
     def _look_at(self, item: Item) -> None:
         """The next poll after an unknown outcome shows how it ended."""
@@ -156,3 +233,30 @@ class Answers:
                         command_id=command_id,
                     )
                 )
+
+
+def audit_entry(command: Command, channel: int | None, body: Mapping[str, Any]) -> Mapping[str, object]:
+    """Who asked for what, when, what was before and after, and how it ended."""
+    return {
+        "ts": body["completed_at"],
+        "received_at": body["received_at"],
+        "who": body["user"],
+        "what": body["command"],
+        "cycler": body["cycler"],
+        "channel": channel,
+        "id": command.id,
+        "request": request_text(command.incoming.payload),
+        "before": body["status_before"],
+        "after": body["status_after"],
+        "outcome": body["outcome"],
+        "reason": body["reason"],
+        "code": body["code"],
+        "message": body["message"],
+        "dry_run": command.dry_run,
+    }
+
+
+def request_text(payload: bytes) -> str:
+    """A payload as it is put on record: as text, and not longer than is good for a record."""
+    text = payload[:LONGEST_ON_RECORD].decode("utf-8", "replace")
+    return text if len(payload) <= LONGEST_ON_RECORD else f"{text} … ({len(payload)} bytes)"

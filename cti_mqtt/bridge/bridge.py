@@ -21,6 +21,7 @@ from cti_mqtt.bridge.outbox import Message
 from cti_mqtt.bridge.outputs.plain import OFFLINE, ONLINE, PlainOutput
 from cti_mqtt.bridge.retained import RetainedGuard
 from cti_mqtt.bridge.station import Station
+from cti_mqtt.bridge.store import Store
 from cti_mqtt.bridge.topics import Topics
 from cti_mqtt.client import Backoff
 from cti_mqtt.errors import ConfigurationError
@@ -67,9 +68,18 @@ class Bridge:
         self._stations = {
             name: Station(name, cycler, self.bus, clock, backoff()) for name, cycler in settings.cyclers.items()
         }
-        self._commander = Commander(self._topics, self._stations, self.bus, clock, self._guard, self._clear_retained)
+        self._store = Store(settings.data_dir)
+        self._commander = Commander(
+            self._topics, self._stations, self.bus, clock, self._guard, self._clear_retained, self._store
+        )
         self._health = HealthWatch(
-            self._stations, self._link, self.bus, clock, boot=self._boot, interval_s=settings.health_interval_s
+            self._stations,
+            self._link,
+            self._store,
+            self.bus,
+            clock,
+            boot=self._boot,
+            interval_s=settings.health_interval_s,
         )
         self.bus.subscribe(self._follow)
 
@@ -82,6 +92,7 @@ class Bridge:
         with _locked(self._settings.data_dir):
             log.info("cti-mqtt %s begins: %s; boot %s", __version__, ", ".join(self._stations), self._boot)
             self._warn_of_open_doors()
+            await self._store.open()
             for station in self._stations.values():
                 station.announce()
             async with asyncio.TaskGroup() as tasks:
@@ -92,8 +103,10 @@ class Bridge:
                 finally:
                     work.cancel()
                     await asyncio.wait([work])
+                    await self._commander.settle()
                     await self._say_goodbye()
                     link.cancel()
+                    await self._store.close()
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as tasks:

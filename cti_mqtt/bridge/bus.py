@@ -135,13 +135,44 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Alarm:
+    """An alarm of a channel; `body` has the payload's fields while it stands, None when it does not."""
+
+    cycler: str
+    channel: int
+    name: str
+    body: Mapping[str, Any] | None = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseState:
+    """Who vouches for a channel; `body` has the payload's fields while a lease runs, None when none does."""
+
+    cycler: str
+    channel: int
+    body: Mapping[str, Any] | None = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """The bridge's verdict on itself; the payload's fields, in order."""
 
     body: Mapping[str, Any] = field(hash=False)
 
 
-Item = Poll | StaleReading | CyclerState | ChannelState | MetaVariables | Schedules | Happening | Result | Health
+Item = (
+    Poll
+    | StaleReading
+    | CyclerState
+    | ChannelState
+    | MetaVariables
+    | Schedules
+    | Happening
+    | Result
+    | Alarm
+    | LeaseState
+    | Health
+)
 
 
 class Bus:

@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from datetime import datetime
 
 from cti_mqtt import config
-from cti_mqtt.bridge.orders import CYCLER_VERBS, ORDERS, STATE_VERBS, Assign, Deadline, Expect, Order, Start
+from cti_mqtt.bridge.age import Deadline
+from cti_mqtt.bridge.orders import CYCLER_VERBS, ORDERS, STATE_VERBS, Assign, Expect, Order, Start
 from cti_mqtt.bridge.readings import ReadingBook
 from cti_mqtt.bridge.station import Station
 from cti_mqtt.bridge.topics import CommandTopic
@@ -32,7 +32,7 @@ class Refusal(Exception):  # noqa: N818  # not an error: the command's proper en
 
 
 def check_addressee(topic: CommandTopic, station: Station | None) -> Station:
-    """Unknown cycler, control off, unknown command, not connected yet."""
+    """Unknown cycler, control off, unknown command."""
     if station is None:
         raise Refusal("unknown_cycler", f"there is no cycler {topic.cycler!r}")
     control = station.settings.control
@@ -42,9 +42,13 @@ def check_addressee(topic: CommandTopic, station: Station | None) -> Station:
         raise Refusal("unknown_command", f"there is no command {topic.verb!r}; there are {', '.join(ORDERS)}")
     if topic.verb in CYCLER_VERBS and topic.channel_text is not None:
         raise Refusal("unknown_command", f"{topic.verb} is a command to the cycler, not to a channel")
+    return station
+
+
+def check_known(station: Station) -> None:
+    """Whether the cycler has been reached, so that its channels are known."""
     if station.info is None:
         raise Refusal("not_connected", f"{station.name} has not been reached yet, so its channels are not known")
-    return station
 
 
 def check_verb_and_user(topic: CommandTopic, control: config.Control) -> None:
@@ -107,11 +111,11 @@ def check_permitted_steps(order: Order, control: config.Control) -> None:
 # --- what counts just now ---
 
 
-def check_age(deadline: Deadline, now: datetime) -> None:
+def check_age(deadline: Deadline, now_s: float) -> None:
     """Not too late, and not from the future."""
-    if late := deadline.expired(now):
+    if late := deadline.expired(now_s):
         raise Refusal("expired", late)
-    if skew := deadline.skewed(now):
+    if skew := deadline.skewed():
         raise Refusal("clock_skew", skew)
 
 
@@ -130,32 +134,35 @@ def check_online(station: Station) -> None:
 
 
 class BusyBoard:
-    """Which channels have an unfinished command that changes their state, or what is assigned to them."""
+    """Which channels of a cycler have an unfinished command that changes their state, or what is assigned to them."""
 
     def __init__(self) -> None:
-        self._unfinished: Counter[tuple[str, int, str]] = Counter()
+        self._unfinished: Counter[tuple[int, str]] = Counter()
 
-    def begin(self, cycler: str, channels: Iterable[int], verb: str) -> None:
+    def begin(self, channels: Iterable[int], verb: str) -> None:
         """A command was admitted."""
-        self._unfinished.update((cycler, channel, verb) for channel in channels)
+        self._unfinished.update((channel, verb) for channel in channels)
 
-    def end(self, cycler: str, channels: Iterable[int], verb: str) -> None:
+    def end(self, channel: int, verb: str) -> None:
         """It has been answered."""
-        self._unfinished.subtract((cycler, channel, verb) for channel in channels)
-        self._unfinished = +self._unfinished
+        self._unfinished[channel, verb] -= 1
+        if self._unfinished[channel, verb] <= 0:
+            del self._unfinished[channel, verb]
+
+    def is_starting(self, channel: int) -> bool:
+        """Whether a start or resume of a channel is unfinished."""
+        return bool(self._unfinished[channel, "start"] or self._unfinished[channel, "resume"])
 
     def check(self, station: Station, channel: int, verb: str) -> None:
         """A stop is never busy; an assignment must not come between the stages of a start.
 
         On MITS 7, where an assignment has to read first, a start must not overtake one.
         """
-        if verb == "stop":
-            return
         rivals = STATE_VERBS if verb in STATE_VERBS else frozenset({"start"} if verb == "assign" else ())
         if verb == "start" and station.info is not None and station.info.version == MITS_7_VERSION:
             rivals |= {"assign"}
-        for rival in rivals:
-            if self._unfinished[station.name, channel, rival]:
+        for rival in sorted(rivals):
+            if self._unfinished[channel, rival]:
                 raise Refusal("busy", f"a {rival} of channel {channel} is not finished")
 
 

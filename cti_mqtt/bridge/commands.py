@@ -1,74 +1,47 @@
-"""A command's life: heard, checked, carried out, answered. Exactly one result a command, whatever happens."""
+"""A command's way through the bridge: heard, examined, put on record, carried out, answered.
+
+Exactly one result a command, whatever happens. Everything but a stop is on record before it can be sent, and its result
+before it is published; so a command that is repeated, even after the bridge was killed, is answered and not executed.
+"""
 
 import asyncio
 import contextlib
+import json
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping
+from datetime import timedelta
 from functools import partial
 
 from cti_mqtt.bridge import checks
-from cti_mqtt.bridge.answers import Answers, Command
+from cti_mqtt.bridge.alarms import AlarmBoard
+from cti_mqtt.bridge.answers import Answers, Command, request_text
 from cti_mqtt.bridge.bus import Bus
-from cti_mqtt.bridge.checks import BusyBoard, Refusal
-from cti_mqtt.bridge.clock import Clock
-from cti_mqtt.bridge.execution import Executor
-from cti_mqtt.bridge.jobs import Job
+from cti_mqtt.bridge.checks import Refusal
+from cti_mqtt.bridge.clock import Clock, stamp
+from cti_mqtt.bridge.desk import Desk
+from cti_mqtt.bridge.examination import Plan, body_digest, check_sender, examine
+from cti_mqtt.bridge.life import Answer
 from cti_mqtt.bridge.mqtt import Incoming
-from cti_mqtt.bridge.orders import (
-    CYCLER_VERBS,
-    Assign,
-    Deadline,
-    MalformedError,
-    Order,
-    SetMv,
-    ShowMessage,
-    new_id,
-    parse_order,
-    parse_stop,
-    parse_stop_all,
-    parse_value,
-    peek_id,
-)
+from cti_mqtt.bridge.orders import CYCLER_VERBS, ListSchedules, Release, SetMv, Start, new_id, peek_id
+from cti_mqtt.bridge.recovery import INTERRUPTED, OWN_SUFFIX, rebuild, verdict_of
 from cti_mqtt.bridge.retained import Judgement, RetainedGuard
 from cti_mqtt.bridge.station import Station
-from cti_mqtt.bridge.topics import CommandTopic, Topics
-from cti_mqtt.bridge.verdict import Outcome, Verdict, refused
-from cti_mqtt.errors import CtiMqttError, WithdrawnError
+from cti_mqtt.bridge.store import CommandKey, KnownCommand, ReceivedCommand, Store
+from cti_mqtt.bridge.topics import Topics
+from cti_mqtt.bridge.undertaking import DRY_RUN, Undertaking
+from cti_mqtt.bridge.verdict import Verdict, refused
+from cti_mqtt.errors import StorageError
 
 log = logging.getLogger(__name__)
 
 MAX_UNFINISHED = 1000  # commands a cycler; beyond, they would only grow old
 WHOLE_CYCLER = 0  # stands for the channel where a command is about none
-
-
-class _Progress:
-    """How far a job has come.
-
-    Attributes:
-        open_channels: those that have no answer yet.
-        reserved: the meta variables that are on their way, by channel.
-        lost: the answer for those that have none in the end.
-    """
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.open_channels = dict.fromkeys(job.channels)
-        self.reserved: dict[int, Mapping[int, float]] = {}
-        self.lost = Verdict(Outcome.UNKNOWN, None, "shutdown", "the bridge ended before the outcome was known")
-
-    def answer(self, channel: int, verdict: Verdict) -> None:
-        """Answer a channel, once."""
-        if channel in self.open_channels:
-            del self.open_channels[channel]
-            self.job.answer(channel, verdict)
-
-    def reserve(self, station: Station, channel: int) -> None:
-        """Remember what is on its way to a channel."""
-        values = self.job.order.values_for(channel)
-        if values and not isinstance(self.job.order, Assign):
-            station.variables.reserve(channel, values)
-            self.reserved[channel] = values
+DURABLE_VERBS = frozenset({"start", "resume", "continue", "jump", "assign"})  # not forgotten in a power cut either
+RESTORE_AGAIN_S = 2.0
+FORGET_INTERVAL_S = 600.0
+FORGET_PAUSE_S = 0.1  # between two portions: others want to write too
+KEEP_IDS_S = 7 * 24 * 3600.0
+PASSING_REASONS = frozenset({"not_connected", "expired", "clock_skew"})  # a repeat is answered all the same
 
 
 class Commander:
@@ -81,6 +54,7 @@ class Commander:
         clock: stamps and ages.
         guard: judges retained messages.
         clear: publishes an empty retained message on a topic.
+        store: what outlives the bridge.
     """
 
     def __init__(
@@ -91,26 +65,38 @@ class Commander:
         clock: Clock,
         guard: RetainedGuard,
         clear: Callable[[str], None],
+        store: Store,
     ) -> None:
         self._topics = topics
-        self._stations = stations
         self._clock = clock
         self._guard = guard
         self._clear = clear
-        self._executors = {name: Executor(station) for name, station in stations.items()}
-        self._busy = BusyBoard()
-        self._unfinished = dict.fromkeys(stations, 0)
-        self._answers = Answers(topics, bus, clock)
+        self._store = store
+        self._alarms = AlarmBoard(bus, store, clock)
+        self._desks = {name: Desk(station, store, bus, clock, self._alarms) for name, station in stations.items()}
+        self._answers = Answers(topics, bus, clock, store, self._finished)
+        self._repeats: dict[CommandKey, list[Command]] = {}
         self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
         """Carry out commands until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
+            tasks.create_task(self._restore(), name="taking up what was unfinished")
+            tasks.create_task(self._forget_old_ids(), name="forgetting old commands")
+            for name, desk in self._desks.items():
+                tasks.create_task(desk.run(), name=f"{name}: stops and leases")
             try:
                 await asyncio.Event().wait()
             finally:
                 self._tasks = None
+                for desk in self._desks.values():
+                    desk.pursuit.cut("the bridge ended")
+
+    async def settle(self) -> None:
+        """Wait until the results so far are on record, and so published; as long as the record's patience lasts."""
+        with contextlib.suppress(StorageError):
+            await self._store.audit([])
 
     # --- heard ---
 
@@ -126,233 +112,285 @@ class Commander:
             return
         if judgement in {Judgement.TAKE_AND_CLEAR, Judgement.REFUSE_AND_CLEAR}:
             self._clear(incoming.topic)
-        command = Command(
-            topic, incoming, self._clock.now(), self._clock.monotonic(), peek_id(incoming.payload) or new_id()
-        )
+        own_id = peek_id(incoming.payload)
+        command = Command(topic, incoming, self._clock.now(), self._clock.monotonic(), own_id or new_id())
+        desk = self._desks.get(topic.cycler)
+        station = desk.station if desk else None
         try:
             if judgement in {Judgement.REFUSE, Judgement.REFUSE_AND_CLEAR}:
                 raise Refusal("retained", "retained commands are not carried out; publish it without the retain flag")
-            self._admit(command)
+            checks.check_addressee(topic, station)
+            self._examine(command, self._desks[topic.cycler], has_own_id=own_id is not None)
         except Refusal as refusal:
-            self._answers.refusal(command, self._stations.get(topic.cycler), refusal)
+            self._answers.refusal(command, station, refusal)
 
-    def _admit(self, command: Command) -> None:
-        topic = command.topic
-        station = checks.check_addressee(topic, self._stations.get(topic.cycler))
-        control = station.settings.control
-        channel = None
-        if topic.channel_text is not None:
-            channel = checks.check_channel(topic.channel, topic.channel_text, station)
-        checks.check_verb_and_user(topic, control)
-        if channel is not None:
-            checks.check_channel_allowed(channel, control)
-        order = self._parse(command)
-        command.dry_run = order.dry_run or control.mode == "shadow"
-        checks.check_permitted_steps(order, control)
-        checks.check_fits(order)
-        checks.check_server_needs(order, station)
-        if topic.verb in CYCLER_VERBS:
-            self._take_whole(command, station, order)
-        elif channel is None:
-            self._take_many(command, station, order)
-        else:
-            self._take(command, station, order, (channel,), partial(self._answers.channel, command, station))
-
-    def _parse(self, command: Command) -> Order:
-        topic, payload = command.topic, command.incoming.payload
+    def _examine(self, command: Command, desk: Desk, *, has_own_id: bool) -> None:
         try:
-            match topic:
-                case CommandTopic(verb="stop", channel_text=None):
-                    order = parse_stop_all(payload)
-                case CommandTopic(verb="stop"):
-                    order = parse_stop(payload)
-                case CommandTopic(variable=int(variable)):
-                    order = parse_value(variable, payload)
-                case _:
-                    order = parse_order(topic.verb, payload, to_cycler=topic.channel_text is None)
-        except MalformedError as error:
-            raise Refusal("malformed", str(error)) from error
-        command.id = order.id or command.id
-        return order
+            plan = examine(command, desk)
+        except Refusal as refusal:
+            may_be_known = has_own_id and command.topic.verb != "stop" and refusal.reason in PASSING_REASONS
+            if not may_be_known:
+                raise
+            check_sender(command.topic, desk.station)
+            found = self._store.find(self._key(command))
+            found.add_done_callback(partial(self._look_up, command, desk, refusal))
+            return
+        if plan.is_stop:
+            self._take_stop(command, plan)
+        elif not plan.channels and plan.refused:
+            self._refuse_all(command, plan, None)
+        else:
+            self._record(command, plan, keep=has_own_id)
 
-    # --- one channel, many, or the cycler as a whole ---
+    def _look_up(
+        self, command: Command, desk: Desk, refusal: Refusal, found: "asyncio.Future[KnownCommand | None]"
+    ) -> None:
+        """It would be refused for what will pass; but what has been answered before is answered the same way."""
+        known = None if found.cancelled() or found.exception() else found.result()
+        if known is not None and known.command.digest == body_digest(command):
+            self._repeat(command, known)
+        else:
+            self._answers.refusal(command, desk.station, refusal)
 
-    def _take_whole(self, command: Command, station: Station, order: Order) -> None:
-        """A command that is about no channel: one answer, on the cycler's topic."""
-        deadline = self._deadline(command, station, order)
-        checks.check_age(deadline, self._clock.now())
-        if isinstance(order, ShowMessage):
-            checks.check_control_right(station)
-        checks.check_online(station)
-        self._check_load(station, command.topic.verb)
-
-        def answer(_: int, verdict: Verdict) -> None:
-            self._answers.whole(command, station, verdict)
-
-        guard = self._executors[station.name].guard(())
-        job = Job(order, (WHOLE_CYCLER,), partial(self._still_in_time, deadline), guard, answer)
-        self._spawn(command, station, job)
+    # --- on record ---
 
     @staticmethod
-    def _strangers(order: Order, station: Station) -> list[str]:
-        """Channels that have values of their own and do not exist."""
-        if order.channels != "all" or not isinstance(order, SetMv):
-            return []
-        channels = set(map(str, station.cycler_channels))
-        return [key for key in order.per_channel or {} if key not in channels]
+    def _key(command: Command) -> CommandKey:
+        topic = command.topic
+        return CommandKey(topic.cycler, topic.channel, topic.verb, command.id)
 
-    def _deadline(self, command: Command, station: Station, order: Order) -> Deadline:
-        return Deadline(order, command.received_at, command.incoming.expiry_s, station.settings.control.max_age_s)
-
-    def _take_many(self, command: Command, station: Station, order: Order) -> None:
-        """A command to the cycler: each channel stands for itself, and a summary comes last."""
-        control = station.settings.control
-        if order.channels == "all":
-            wanted = [channel for channel in station.cycler_channels if control.allows_channel(channel)]
+    def _record(self, command: Command, plan: Plan, *, keep: bool) -> None:
+        """Nothing is sent before it is on record; a dry run needs none, but asks all the same."""
+        key, verb = self._key(command), command.topic.verb
+        if command.dry_run:
+            asked = self._store.find(key)
         else:
-            wanted = list(order.channels or ())
-        strangers = self._strangers(order, station)
-        if strangers:
-            raise Refusal("malformed", f"per_channel: {station.name} has no channel {', '.join(strangers)}")
-        if not wanted:
-            raise Refusal("not_allowed", "control.channels permits no channel of this cycler")
+            asked = self._store.receive(self._received(command, key, plan, keep=keep), durable=verb in DURABLE_VERBS)
+        asked.add_done_callback(partial(self._recorded, command, plan, key))
+
+    @staticmethod
+    def _received(command: Command, key: CommandKey, plan: Plan, *, keep: bool) -> ReceivedCommand:
+        return ReceivedCommand(
+            key,
+            body_digest(command) or "",
+            stamp(command.received_at),
+            command.topic.user,
+            (*plan.channels, *plan.refused),
+            request_text(command.incoming.payload),
+            keep,
+        )
+
+    def _recorded(
+        self, command: Command, plan: Plan, key: CommandKey, asked: "asyncio.Future[KnownCommand | None]"
+    ) -> None:
+        try:
+            known = asked.result()
+        except (StorageError, asyncio.CancelledError) as error:
+            if not command.dry_run:
+                command.key, command.waits = key, False  # it may get on record yet: then with this end
+            self._refuse_all(
+                command, plan, Refusal("storage", f"it cannot be put on record, so it was not sent: {error}")
+            )
+            return
+        if known is None:
+            if not command.dry_run:
+                command.key = key
+                self._repeats[key] = []
+            self._take(command, plan)
+        elif known.command.digest != body_digest(command):
+            why = f"the id {command.id!r} was used for another {command.topic.verb} before; every command needs its own"
+            self._refuse_all(command, plan, Refusal("id_conflict", why))
+        else:
+            self._repeat(command, known)
+
+    def _repeat(self, command: Command, known: KnownCommand) -> None:
+        """It was received before: the first results, now or when they are there."""
+        key = known.command.key
+        if known.finished:
+            self._answers.repeat(command, [(each.channel, json.loads(each.body)) for each in known.results])
+        elif key in self._repeats:
+            self._repeats[key].append(command)
+        else:  # left over from before a restart, and not taken up since the record could not be read
+            self._repeats[key] = [command]
+            self._take_up(known)
+
+    def _finished(self, command: Command) -> None:
+        """Its results are on record: whoever sent it again meanwhile gets them too."""
+        for repeat in self._repeats.pop(command.key, ()) if command.key else ():
+            self._answers.repeat(repeat, command.results)
+
+    # --- checked against the moment ---
+
+    def _refuse_all(self, command: Command, plan: Plan, refusal: Refusal | None) -> None:
+        """Every channel gets a refusal: its own, else this one."""
+        answer = self._answer(command, plan)
+        if refusal is not None and not (plan.channels or plan.refused):
+            answer(WHOLE_CYCLER, refused(refusal.reason, str(refusal)))
+        if refusal is not None:
+            for channel in plan.channels:
+                answer(channel, refused(refusal.reason, str(refusal)))
+
+    def _answer(self, command: Command, plan: Plan) -> Answer:
+        """Where verdicts go; those of channels that were left out are given at once."""
+        station = plan.desk.station
+        if command.topic.verb in CYCLER_VERBS:
+            return lambda _, verdict: self._answers.whole(command, station, verdict)
+        if command.topic.channel_text is not None:
+            return partial(self._answers.channel, command, station)
         verdicts: dict[int, Verdict] = {}
 
         def answer(channel: int, verdict: Verdict) -> None:
             verdicts[channel] = verdict
             self._answers.channel(command, station, channel, verdict)
-            if len(verdicts) == len(wanted):
+            if len(verdicts) == len(plan.channels) + len(plan.refused):
                 self._answers.many(command, station, verdicts)
 
-        permitted = []
-        for channel in wanted:
-            try:
-                checks.check_channel(channel, str(channel), station)
-                checks.check_channel_allowed(channel, control)
-            except Refusal as refusal:
-                answer(channel, refused(refusal.reason, str(refusal)))
-            else:
-                permitted.append(channel)
-        if permitted:
-            self._take(command, station, order, tuple(permitted), answer)
+        for channel, refusal in plan.refused.items():
+            answer(channel, refused(refusal.reason, str(refusal)))
+        return answer
 
-    def _take(
-        self,
-        command: Command,
-        station: Station,
-        order: Order,
-        channels: tuple[int, ...],
-        answer: Callable[[int, Verdict], None],
-    ) -> None:
-        """The checks that depend on the moment; then it goes its way."""
-        deadline = self._deadline(command, station, order)
-        verb = command.topic.verb
+    def _take(self, command: Command, plan: Plan) -> None:
+        """The checks that depend on the moment and need no poll; then it goes its way."""
+        desk, verb = plan.desk, command.topic.verb
+        answer = self._answer(command, plan)
         ready = []
-        for channel in channels:
-            if reading := station.book.latest(channel):
-                command.status_before[channel] = reading.record.status.text
+        for channel in plan.channels or (WHOLE_CYCLER,):
+            self._note_status(command, desk.station, channel)
             try:
-                if verb != "stop":
-                    checks.check_age(deadline, self._clock.now())
-                checks.check_control_right(station)
-                checks.check_online(station)
-                self._check_load(station, verb)
-                self._busy.check(station, channel, verb)
+                self._check_moment(command, plan, channel)
             except Refusal as refusal:
                 answer(channel, refused(refusal.reason, str(refusal)))
             else:
                 ready.append(channel)
         if not ready:
             return
-        if verb == "stop" and not command.dry_run:
-            self._executors[station.name].stop_admitted(ready)
-        job = Job(
-            order,
-            tuple(ready),
-            partial(self._still_in_time, deadline) if verb != "stop" else _no_objection,
-            self._executors[station.name].guard(ready),
-            answer,
-            every_channel=len(ready) == len(station.cycler_channels),
-        )
-        self._spawn(command, station, job)
-
-    def _check_load(self, station: Station, verb: str) -> None:
-        if verb != "stop" and self._unfinished[station.name] >= MAX_UNFINISHED:
-            raise Refusal("busy", f"{MAX_UNFINISHED} commands to {station.name} are not finished yet")
-
-    def _still_in_time(self, deadline: Deadline) -> None:
-        if late := deadline.expired(self._clock.now()):
-            raise WithdrawnError(late, "expired")
-
-    # --- carried out ---
-
-    def _spawn(self, command: Command, station: Station, job: Job) -> None:
+        undertaking = Undertaking(command, plan, ready, answer)
         if self._tasks is None:
-            for channel in job.channels:
-                job.answer(channel, refused("not_connected", "the bridge is about to end; nothing was sent"))
+            undertaking.close()
             return
-        verb = command.topic.verb
-        self._unfinished[station.name] += 1
-        self._busy.begin(station.name, job.channels, verb)
-        progress = _Progress(job)
-        task = self._tasks.create_task(
-            self._carry_out(command, station, progress), name=f"{station.name}: {verb} {command.id}"
-        )
-        task.add_done_callback(lambda _: self._finish(station, verb, progress))
+        name = f"{desk.station.name}: {verb} {command.id}"
+        self._tasks.create_task(undertaking.run(), name=name).add_done_callback(lambda _: undertaking.close())
 
-    def _finish(self, station: Station, verb: str, progress: "_Progress") -> None:
-        """However a command ended, also before it began: every channel gets its answer, and nothing stays reserved."""
-        self._unfinished[station.name] -= 1
-        self._busy.end(station.name, progress.job.channels, verb)
-        for channel, values in progress.reserved.items():
-            station.variables.release(channel, values)
-        for channel in tuple(progress.open_channels):
-            progress.answer(channel, progress.lost)
+    @staticmethod
+    def _note_status(command: Command, station: Station, channel: int) -> None:
+        if reading := station.book.latest(channel):
+            command.status_before[channel] = reading.record.status.text
 
-    async def _carry_out(self, command: Command, station: Station, progress: "_Progress") -> None:
-        """From the last checks to the last answer."""
-        job = replace(progress.job, answer=progress.answer)
-        try:
-            ready = await self._check_readings(command, station, job, progress)
-            if command.dry_run:
-                for channel in ready.channels:
-                    progress.answer(channel, _DRY_RUN)
-            elif ready.channels:
-                await self._executors[station.name].run(ready)
-        except Exception as error:  # a bug in one command must not end the others
-            log.exception("%s: %s failed", station.name, command.topic.verb)
-            message = f"unexpected error in the bridge: {error!r}"
-            progress.lost = Verdict(Outcome.UNKNOWN, None, "internal_error", message)
+    @staticmethod
+    def _check_moment(command: Command, plan: Plan, channel: int) -> None:
+        desk, verb, order = plan.desk, command.topic.verb, plan.order
+        if not isinstance(order, Release):  # that sends nothing
+            if not isinstance(order, ListSchedules):
+                checks.check_control_right(desk.station)
+            checks.check_online(desk.station)
+        if isinstance(order, Start | SetMv | Release):
+            desk.leases.check(channel, command.topic.user, plan.lease_id)
+        if desk.unfinished >= MAX_UNFINISHED:
+            raise Refusal("busy", f"{MAX_UNFINISHED} commands to {desk.station.name} are not finished yet")
+        if not plan.channels:
+            return
+        if overruled := plan.overruled.objection(channel):
+            raise Refusal("superseded", overruled)  # and so it is not busy with what came later
+        desk.busy.check(desk.station, channel, verb)
 
-    async def _check_readings(self, command: Command, station: Station, job: Job, progress: "_Progress") -> Job:
-        """The checks against what the channels show and hold; the job for those that pass."""
-        if command.topic.verb == "stop" or command.topic.verb in CYCLER_VERBS:
-            return job
-        if job.order.expect is not None:
-            await self._freshen(station, job.channels)
-        passed = []
-        for channel in job.channels:
+    # --- stops ---
+
+    def _take_stop(self, command: Command, plan: Plan) -> None:
+        """Nothing holds it up: it is put on record, but does not wait for that; then it is pursued."""
+        desk, station = plan.desk, plan.desk.station
+        command.waits = False
+        if not command.dry_run:
+            key = CommandKey(station.name, command.topic.channel, "stop", f"{command.id}{OWN_SUFFIX}{new_id()}")
+            command.key = key
+            self._store.receive(self._received(command, key, plan, keep=False), durable=False)
+        answer = self._answer(command, plan)
+        ready = []
+        for channel in plan.channels:
+            self._note_status(command, station, channel)
             try:
-                if job.order.expect is not None:
-                    checks.check_expectation(job.order.expect, channel, station.book)
-                checks.check_values(job.order, channel, station)
-                progress.reserve(station, channel)
+                checks.check_control_right(station)
             except Refusal as refusal:
-                job.answer(channel, refused(refusal.reason, str(refusal)))
+                answer(channel, refused(refusal.reason, str(refusal)))
             else:
-                passed.append(channel)
-        return replace(job, channels=tuple(passed))
+                ready.append(channel)
+        if command.dry_run:
+            for channel in ready:
+                answer(channel, DRY_RUN)
+        elif ready:
+            self._pursue(desk, ready, answer)
 
-    async def _freshen(self, station: Station, channels: tuple[int, ...]) -> None:
-        """Poll anew what is too old to be held against an expectation."""
-        old = [channel for channel in channels if station.book.good(channel) is None]
-        if old:
-            with contextlib.suppress(CtiMqttError):  # then there is no good reading, which is an answer too
-                await station.refresh(old[0] if len(old) == 1 else None)
+    def _pursue(self, desk: Desk, channels: Collection[int], answer: Answer) -> None:
+        desk.stop_heard(channels)
+        desk.busy.begin(channels, "stop")
 
+        def tell(channel: int, verdict: Verdict) -> None:
+            desk.busy.end(channel, "stop")
+            if verdict.verified:
+                desk.stopped(channel)
+            answer(channel, verdict)
 
-_DRY_RUN = Verdict(Outcome.SUCCEEDED, None, "ok", "dry run: every check passed, nothing was sent")
+        desk.pursuit.pursue(channels, tell)
 
+    # --- after a restart ---
 
-def _no_objection() -> None:
-    """A stop is never too late."""
+    async def _restore(self) -> None:
+        """Alarms, leases and unfinished commands of the bridge's last run; again and again until they can be read."""
+        while True:
+            try:
+                await self._alarms.restore()
+                for desk in self._desks.values():
+                    await desk.leases.restore()
+                for known in await self._store.unfinished():
+                    if known.command.key not in self._repeats:  # not one of this run
+                        self._take_up(known)
+            except StorageError as error:
+                log.warning("what was unfinished cannot be taken up yet: %s", error)
+                await asyncio.sleep(RESTORE_AGAIN_S)
+            else:
+                return
+
+    def _take_up(self, known: KnownCommand) -> None:
+        """A command that the bridge did not live to answer: its outcome is unknown. A young stop is pursued again."""
+        command = rebuild(known, self._clock.monotonic())
+        key = known.command.key
+        desk = self._desks.get(key.cycler)
+        if desk is None:
+            self._store.answer(key, [], finished=True)
+            self._repeats.pop(key, None)
+            return
+        log.warning("%s: %s %s was unfinished when the bridge ended", key.cycler, key.verb, command.id)
+        verdicts = {each.channel: verdict_of(each) for each in known.results if each.channel is not None}
+        open_channels = [channel for channel in known.command.channels if channel not in verdicts]
+        answer = self._late_answer(command, desk.station, verdicts, len(open_channels))
+        age_s = (self._clock.now() - command.received_at).total_seconds()
+        if key.verb == "stop" and open_channels and 0 <= age_s < desk.station.settings.control.stop_timeout_s:
+            self._pursue(desk, open_channels, answer)
+            return
+        for channel in open_channels or (WHOLE_CYCLER,):
+            answer(channel, INTERRUPTED)
+
+    def _late_answer(self, command: Command, station: Station, verdicts: dict[int, Verdict], missing: int) -> Answer:
+        """Where the verdicts go that are still missing."""
+        if command.topic.verb in CYCLER_VERBS:
+            return lambda _, verdict: self._answers.whole(command, station, verdict)
+        if command.topic.channel_text is not None:
+            return partial(self._answers.channel, command, station)
+        wanted = len(verdicts) + missing
+
+        def answer(channel: int, verdict: Verdict) -> None:
+            if channel != WHOLE_CYCLER:
+                verdicts[channel] = verdict
+                self._answers.channel(command, station, channel, verdict)
+            if len(verdicts) == wanted:
+                self._answers.many(command, station, verdicts)
+
+        return answer
+
+    async def _forget_old_ids(self) -> None:
+        """Ids are kept for a week."""
+        while True:
+            before = stamp(self._clock.now() - timedelta(seconds=KEEP_IDS_S))
+            with contextlib.suppress(StorageError):
+                while await self._store.forget_before(before):  # noqa: ASYNC110  # portion by portion
+                    await asyncio.sleep(FORGET_PAUSE_S)
+            await asyncio.sleep(FORGET_INTERVAL_S)

@@ -1,23 +1,24 @@
 """Carrying out what was permitted: send, look for the effect, say how it ended.
 
-Every order is carried out on a group of channels; a command to one channel is a group of one. Nothing is sent twice.
+Every order is carried out on a group of channels; a command to one channel is a group of one. Nothing is sent twice,
+a stop excepted, which is `pursuit`'s business.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
+from cti_mqtt.bridge.assigning import assign
 from cti_mqtt.bridge.bus import Reading
-from cti_mqtt.bridge.jobs import Job, StopGuard, shown_step, status_text, verify
-from cti_mqtt.bridge.orders import Assign, Continue, Jump, ListSchedules, Resume, SetMv, ShowMessage, Start, Stop
+from cti_mqtt.bridge.jobs import Job, shown_step, status_text, verify
+from cti_mqtt.bridge.leases import LeaseBook
+from cti_mqtt.bridge.orders import Assign, Continue, Jump, ListSchedules, Release, Resume, SetMv, ShowMessage, Start
 from cti_mqtt.bridge.starting import Starting
 from cti_mqtt.bridge.station import Station
 from cti_mqtt.bridge.transitions import in_test
-from cti_mqtt.bridge.verdict import Outcome, Verdict, of_answer, of_error
+from cti_mqtt.bridge.verdict import Outcome, Verdict, of_answer, of_error, refused
 from cti_mqtt.bridge.whole import list_schedules, show_message
-from cti_mqtt.bridge.writing import assign, write_many
 from cti_mqtt.client import ChannelOutcome
 from cti_mqtt.cti.codes import Code, StatusClass
 from cti_mqtt.errors import CtiMqttError
@@ -41,60 +42,66 @@ class _Change:
 
 
 class Executor:
-    """Carries out orders on one cycler."""
+    """Carries out orders on one cycler.
 
-    def __init__(self, station: Station) -> None:
+    Args:
+        station: the cycler.
+        leases: who vouches for its channels.
+        on_start: told of every channel whose start the cycler accepted, and when that was admitted (monotonic).
+    """
+
+    def __init__(self, station: Station, leases: LeaseBook, on_start: Callable[[int, float], None]) -> None:
         self._station = station
-        self._stops: Counter[int] = Counter()
-
-    def stop_admitted(self, channels: Collection[int]) -> None:
-        """A stop is about to go out: whatever else these channels wait for must not come after it."""
-        self._stops.update(channels)
-
-    def guard(self, channels: Collection[int]) -> StopGuard:
-        """To be taken when an order is admitted: from then on a stop overrules it."""
-        return StopGuard(self._stops, channels)
+        self._leases = leases
+        self._on_start = on_start
 
     async def run(self, job: Job) -> None:
         """Carry out an order; every channel is answered when this returns."""
         station = self._station
-        guard = job.guard
         match job.order:
             case Start() as order:
-                await Starting(station, guard, job, order).run()
+                await Starting(station, self._leases, job, order, self._on_start).run()
             case Assign() as order:
-                verdicts = await asyncio.gather(
-                    *(assign(station, channel, order, job.gate) for channel in job.channels)
-                )
-                for channel, verdict in zip(job.channels, verdicts, strict=True):
-                    job.answer(channel, verdict)
-            case SetMv():
-                for channel, verdict in (await write_many(station, job)).items():
-                    job.answer(channel, verdict)
+                await self._assign(job, order)
+            case SetMv() as order:
+                await self._write(job, order)
+            case Release():
+                for channel in job.channels:
+                    job.end(channel, self._release(channel))
             case ShowMessage() as order:
-                job.answer(job.channels[0], await show_message(station, order, job.gate))
+                job.end(job.channels[0], await show_message(station, order, partial(job.life.gate, job.channels[0])))
             case ListSchedules():
-                job.answer(job.channels[0], await list_schedules(station))
+                job.end(job.channels[0], await list_schedules(station))
             case _:
-                await self._change_state(job, self._change(job, guard))
+                await self._change_state(job, self._change(job))
 
-    def _change(self, job: Job, guard: StopGuard) -> _Change:
-        """How to carry out a change of state other than a start."""
+    async def _assign(self, job: Job, order: Assign) -> None:
+        async def one(channel: int) -> None:
+            job.end(channel, await assign(self._station, channel, order, partial(job.life.gate, channel)))
+
+        await asyncio.gather(*map(one, job.channels))
+
+    async def _write(self, job: Job, order: SetMv) -> None:
+        """The order's values, and with them until when the channel is vouched for."""
+        wanted = {channel: dict(order.values_for(channel)) for channel in job.channels}
+        for channel, values in wanted.items():
+            if not values:
+                job.end(channel, refused("malformed", f"values: none for channel {channel}"))
+            elif order.lease is not None:
+                values.update(self._leases.deadman(channel, order.lease))
+        await self._station.writer.write(wanted, job.life.gate, job.end)
+
+    def _release(self, channel: int) -> Verdict:
+        lease = self._leases.end(channel, "released by its holder")
+        return Verdict(Outcome.SUCCEEDED, None, "ok", "released" if lease else "there was no lease to release")
+
+    def _change(self, job: Job) -> _Change:
+        """How to carry out a change of state other than a start or a stop."""
         station = self._station
+        gate = job.life.gate
         whole = job.every_channel and len(job.channels) > 1
 
-        def gate(*channels: int) -> None:
-            job.gate()
-            guard.check(channels)
-
         match job.order:
-            case Stop():
-                return _Change(
-                    "stopped",
-                    lambda reading: not in_test(reading.record.status),
-                    lambda channel: station.cycler.stop(channel),  # noqa: PLW0108  # the session of that moment
-                    (lambda: station.cycler.stop_all()) if whole else None,  # noqa: PLW0108  # as above
-                )
             case Resume():
                 return _Change(
                     "resumed",
@@ -124,12 +131,15 @@ class Executor:
         for channel, verdict in (await _ask(job, change)).items():
             if verdict.outcome is Outcome.SUCCEEDED:
                 accepted[channel] = verdict
+                job.life.accepted(channel, verdict)
             else:
-                job.answer(channel, verdict)
+                job.end(channel, verdict)
 
         def tell(channel: int, *, seen: bool) -> None:
             message = self._message(change, before[channel], channel) if seen else self._unseen(change)
-            job.answer(channel, replace(accepted[channel], verified=seen, message=message))
+            if seen:
+                job.life.verified(channel)
+            job.end(channel, replace(accepted[channel], verified=seen, message=message))
 
         await verify(self._station, accepted, change.is_seen, tell)
 

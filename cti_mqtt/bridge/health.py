@@ -9,6 +9,7 @@ from cti_mqtt.bridge.clock import Clock, stamp
 from cti_mqtt.bridge.mqtt import MqttLink
 from cti_mqtt.bridge.readings import STALE_INTERVALS
 from cti_mqtt.bridge.station import Station
+from cti_mqtt.bridge.store import Store
 
 LOOK_S = 1.0  # how soon a change of the verdict is told
 MAX_QUEUE = 10_000  # messages that wait for the broker
@@ -20,6 +21,7 @@ class HealthWatch:
     Args:
         stations: the cyclers, by id.
         link: the broker.
+        store: what has to be on record before anything is sent.
         bus: where the verdict is published.
         clock: stamps.
         boot: this run of the bridge.
@@ -30,6 +32,7 @@ class HealthWatch:
         self,
         stations: Mapping[str, Station],
         link: MqttLink,
+        store: Store,
         bus: Bus,
         clock: Clock,
         *,
@@ -38,6 +41,7 @@ class HealthWatch:
     ) -> None:
         self._stations = stations
         self._link = link
+        self._store = store
         self._bus = bus
         self._clock = clock
         self._boot = boot
@@ -78,6 +82,8 @@ class HealthWatch:
         reasons = [] if self._link.connected else [f"broker: {self._link.failure or 'not connected yet'}"]
         if self._link.queue > MAX_QUEUE:
             reasons.append(f"{self._link.queue} messages wait for the broker")
+        if self._store.problem:
+            reasons.append(f"storage: {self._store.problem}; commands other than stop are refused")
         for name, station in self._stations.items():
             age_s = station.last_poll_age_s
             if not station.online:

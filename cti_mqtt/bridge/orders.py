@@ -4,10 +4,11 @@ Strict: an unknown field, a key that stands twice, a text where a number belongs
 start a test.
 """
 
+import hashlib
 import json
 import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -23,6 +24,7 @@ STATE_VERBS = frozenset({"start", "stop", "resume", "continue", "jump"})  # they
 CYCLER_VERBS = frozenset({"message", "schedules"})  # about the cycler as a whole: no channel, no channels
 LONGEST_MESSAGE = 1000  # UTF-16 units; with the date in front it must fit into 1023
 MAX_STEP = 65535
+LONGEST_LEASE_S = 7 * 24 * 3600.0  # beyond that nobody is expected any more
 
 
 class MalformedError(ValueError):
@@ -64,6 +66,7 @@ Values = Annotated[
     dict[Annotated[str, AfterValidator(_variable)], Annotated[float, AfterValidator(_finite_float32)]],
     Field(min_length=1),
 ]
+LeaseId = Annotated[str, Field(min_length=1, max_length=128)]
 Channels = (
     Annotated[
         list[Annotated[int, Field(ge=1, le=65535)]], Field(min_length=1, max_length=1024), AfterValidator(_unique)
@@ -84,6 +87,29 @@ class Expect(_Model):
     schedule: str | None = None
     step: int | None = None
     running: bool | None = None
+
+
+class OnExpiry(_Model):
+    """What the bridge does by itself when a lease runs out: write variables."""
+
+    set_mv: Values
+
+
+class LeaseTerms(_Model):
+    """Until when the sender vouches for a channel, and what is to happen if it is not heard of by then.
+
+    Attributes:
+        lease_id: of the lease that is renewed, where no user level says who renews it.
+    """
+
+    ttl_s: Annotated[float, Field(gt=0, le=LONGEST_LEASE_S)]
+    on_expiry: OnExpiry | Literal["stop", "alarm"]
+    lease_id: LeaseId | None = None
+
+    @property
+    def fallback(self) -> Mapping[int, float]:
+        """The variables that are written when it runs out."""
+        return _by_index(self.on_expiry.set_mv) if isinstance(self.on_expiry, OnExpiry) else {}
 
 
 class Order(_Model):
@@ -110,6 +136,8 @@ class Start(Order):
     barcode: str = ""
     capacity_ah: Annotated[float, AfterValidator(_finite_float32), Field(gt=0)] | None = None
     values: Values | None = None
+    lease: LeaseTerms | None = None
+    lease_id: LeaseId | None = None
 
     def values_for(self, channel: int) -> Mapping[int, float]:
         """What to write once the test runs."""
@@ -136,10 +164,18 @@ class SetMv(Order):
 
     values: Values | None = None
     per_channel: Annotated[dict[Annotated[str, AfterValidator(_channel)], Values], Field(max_length=1024)] | None = None
+    lease: LeaseTerms | None = None
+    lease_id: LeaseId | None = None
 
     def values_for(self, channel: int) -> Mapping[int, float]:
         """What to write; a channel's own values stand above those for all."""
         return _by_index({**(self.values or {}), **(self.per_channel or {}).get(str(channel), {})})
+
+
+class Release(Order):
+    """Give a lease back before it runs out."""
+
+    lease_id: LeaseId | None = None
 
 
 class Stop(Order):
@@ -178,6 +214,7 @@ ORDERS: dict[str, type[Order]] = {
     "jump": Jump,
     "assign": Assign,
     SET_MV: SetMv,
+    "release": Release,
     "message": ShowMessage,
     "schedules": ListSchedules,
 }
@@ -273,6 +310,21 @@ def peek_id(payload: bytes) -> str | None:
     return identifier if isinstance(identifier, str) and 1 <= len(identifier) <= 128 else None
 
 
+def digest(payload: bytes) -> str:
+    """What a command asks for, as a hash: the same for a repeat that only says anew when it was sent.
+
+    Raises:
+        MalformedError: the payload is no JSON.
+    """
+    body = parse_json(payload)
+    if isinstance(body, dict):
+        body = {key: value for key, value in body.items() if key not in _SENDING_TIMES}
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+_SENDING_TIMES = frozenset({"issued_at", "ttl_s"})
+
+
 def new_id() -> str:
     """An id for a command that came without one."""
     return uuid.uuid4().hex
@@ -310,50 +362,3 @@ def _check_values(order: SetMv, *, to_cycler: bool) -> None:
 def _kind(body: object) -> str:
     names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
     return names.get(type(body), "a number")
-
-
-# --- age ---
-
-CLOCK_SKEW_S = 2.0
-
-
-class Deadline:
-    """Until when a command may be sent.
-
-    Args:
-        order: with its own times.
-        received_at: wall time.
-        expiry_s: MQTT 5 message expiry, as it was left on receipt.
-        max_age_s: how old a command with `issued_at` alone may be.
-    """
-
-    def __init__(self, order: Order, received_at: datetime, expiry_s: int | None, max_age_s: float) -> None:
-        self._issued_at = order.issued_at
-        limits = []
-        if order.issued_at is not None:
-            limits.append(_later(order.issued_at, max_age_s if order.ttl_s is None else order.ttl_s))
-        elif order.ttl_s is not None:
-            limits.append(_later(received_at, order.ttl_s))
-        if expiry_s is not None:
-            limits.append(_later(received_at, expiry_s))
-        self._until = min(limits, default=None)
-
-    def expired(self, now: datetime) -> str | None:
-        """Why it is too late, None if it is not."""
-        if self._until is None or now <= self._until:
-            return None
-        return f"too late by {(now - self._until).total_seconds():.1f} s; nothing was sent"
-
-    def skewed(self, now: datetime) -> str | None:
-        """Why the sender's clock cannot be right, None if it can."""
-        if self._issued_at is None or (self._issued_at - now).total_seconds() <= CLOCK_SKEW_S:
-            return None
-        ahead_s = (self._issued_at - now).total_seconds()
-        return f"issued_at is {ahead_s:.1f} s in the future; set the clocks of sender and bridge"
-
-
-def _later(moment: datetime, seconds: float) -> datetime:
-    try:
-        return moment + timedelta(seconds=seconds)
-    except OverflowError:
-        return datetime.max.replace(tzinfo=UTC)

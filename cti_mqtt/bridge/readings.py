@@ -32,6 +32,7 @@ class ReadingBook:
         self._clock = clock
         self._latest: dict[int, Reading] = {}
         self._heard_at: dict[int, float] = {}
+        self._asked_at: dict[int, float] = {}
         self._availability: dict[int, Availability] = {}
         self._variables = variables
         self.polls = 0
@@ -52,22 +53,23 @@ class ReadingBook:
             return None
         return reading if age_s < FRESH_INTERVALS * self._interval_s else None
 
-    def mark(self) -> int:
-        """A point in the sequence of polls, for `since`."""
-        return self.polls
-
-    def since(self, mark: int, channel: int) -> Reading | None:
-        """The last reading of a channel if it came after `mark`."""
+    def asked_after(self, moment_s: float, channel: int) -> Reading | None:
+        """The last reading of a channel if it was asked for after a monotonic time, so after what was sent before."""
         reading = self._latest.get(channel)
-        return reading if reading and reading.seq > mark else None
+        return reading if reading and self._asked_at[channel] > moment_s else None
 
     def step(self, channel: int) -> int | None:
         """The step that the last reading shows."""
         reading = self._latest.get(channel)
         return parse_step_and_cycle(reading.record.step_and_cycle)[1] if reading else None
 
-    def record(self, records: Mapping[int, ChannelRecord]) -> None:
-        """Publish what a poll brought; an empty one is no poll."""
+    def record(self, records: Mapping[int, ChannelRecord], asked_s: float | None = None) -> None:
+        """Publish what a poll brought; an empty one is no poll.
+
+        Args:
+            records: by channel.
+            asked_s: when they were asked for, monotonic; now, if it does not matter.
+        """
         if not records:
             return
         self.polls += 1
@@ -80,6 +82,7 @@ class ReadingBook:
         for reading in fresh:
             self._latest[reading.channel] = reading
             self._heard_at[reading.channel] = now
+            self._asked_at[reading.channel] = now if asked_s is None else asked_s
         self._bus.publish(Poll(self._cycler, ts, self.polls, fresh))
         for reading in fresh:
             self._set_availability(reading.channel, Availability.ONLINE)

@@ -1,17 +1,18 @@
 """Starting a test: assign where a schedule is given, start, look, then write the values."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 
+from cti_mqtt.bridge.assigning import assign
 from cti_mqtt.bridge.bus import Reading
-from cti_mqtt.bridge.jobs import Job, StopGuard, status_text, verify
+from cti_mqtt.bridge.jobs import Job, status_text, verify
+from cti_mqtt.bridge.leases import LeaseBook
 from cti_mqtt.bridge.orders import Assign, Start
 from cti_mqtt.bridge.station import Station
 from cti_mqtt.bridge.transitions import in_test
 from cti_mqtt.bridge.verdict import Outcome, Verdict, of_answer, of_code, of_error
-from cti_mqtt.bridge.writing import assign, write_values
 from cti_mqtt.client import ChannelOutcome
 from cti_mqtt.cti.results import StartResult
 from cti_mqtt.errors import CtiMqttError, WithdrawnError
@@ -23,11 +24,19 @@ class Starting:
     A stop that comes in meanwhile wins: what has not gone out by then stays here.
     """
 
-    def __init__(self, station: Station, guard: StopGuard, job: Job, order: Start) -> None:
+    def __init__(
+        self,
+        station: Station,
+        leases: LeaseBook,
+        job: Job,
+        order: Start,
+        on_start: Callable[[int, float], None],
+    ) -> None:
         self._station = station
+        self._leases = leases
         self._job = job
         self._order = order
-        self._guard = guard
+        self._on_start = on_start
         self._assigned: dict[int, bool] = {}
         self._before = {channel: station.book.latest(channel) for channel in job.channels}
 
@@ -48,11 +57,7 @@ class Starting:
         assigned = self._assigned.get(channel)
         if assigned and verdict.outcome is Outcome.REFUSED:  # which means: nothing was sent
             verdict = replace(verdict, outcome=Outcome.FAILED)
-        self._job.answer(channel, replace(verdict, assigned=assigned))
-
-    def _gate(self, channels: Iterable[int]) -> None:
-        self._job.gate()
-        self._guard.check(channels)
+        self._job.end(channel, replace(verdict, assigned=assigned))
 
     # --- the stages ---
 
@@ -66,7 +71,7 @@ class Starting:
         )
 
         async def one(channel: int) -> Verdict:
-            return await assign(self._station, channel, order, partial(self._gate, [channel]))
+            return await assign(self._station, channel, order, partial(self._job.life.gate, channel))
 
         assigned = []
         verdicts = await asyncio.gather(*map(one, channels))
@@ -79,25 +84,33 @@ class Starting:
         return assigned
 
     async def _start(self, channels: list[int]) -> list[int]:
-        """Start with one request; the channels that the cycler accepted."""
+        """Start with one request; the channels that the cycler accepted. One that is withdrawn keeps back no other."""
         while channels:
-            asked = tuple(channels)
+            withdrawn: dict[int, WithdrawnError] = {}
+            gate = partial(self._gate, tuple(channels), withdrawn)
             try:
-                answers = await self._station.cycler.start(
-                    asked, self._order.test_name, gate=partial(self._gate, asked)
-                )
-            except WithdrawnError as error:
-                withdrawn = [channel for channel in asked if self._guard.stopped(channel)] or asked
-                for channel in withdrawn:
+                answers = await self._station.cycler.start(channels, self._order.test_name, gate=gate)
+            except WithdrawnError:
+                for channel, error in withdrawn.items():
                     self._answer(channel, of_error(error))
-                channels = [channel for channel in asked if channel not in withdrawn]
+                channels = [channel for channel in channels if channel not in withdrawn]
             except CtiMqttError as error:
-                for channel in asked:
+                for channel in channels:
                     self._answer(channel, of_error(error))
                 return []
             else:
                 return self._accepted(answers)
         return []
+
+    def _gate(self, channels: Collection[int], withdrawn: dict[int, WithdrawnError]) -> None:
+        """Raises WithdrawnError where some of these must not be started any more, and notes which, and why."""
+        for channel in channels:
+            try:
+                self._job.life.gate(channel)
+            except WithdrawnError as error:
+                withdrawn[channel] = error
+        if withdrawn:
+            raise WithdrawnError("some channels must not be started any more")
 
     def _accepted(self, answers: Mapping[int, ChannelOutcome]) -> list[int]:
         accepted = []
@@ -105,6 +118,8 @@ class Starting:
             verdict = of_answer(answer)
             if verdict.outcome is Outcome.SUCCEEDED:
                 self._station.variables.test_started(channel)
+                self._on_start(channel, self._job.admitted_s)
+                self._job.life.accepted(channel, verdict)
                 accepted.append(channel)
             else:
                 self._answer(channel, verdict)
@@ -120,21 +135,23 @@ class Starting:
 
     async def _finish(self, channel: int, *, seen: bool) -> None:
         self._station.variables.start_settled(channel)
+        self._leases.extend(channel)
+        if seen:
+            self._job.life.verified(channel)
         verdict = self._verdict(channel, seen=seen)
-        values = self._order.values_for(channel)
+        values = dict(self._order.values_for(channel))
+        if self._order.lease is not None:
+            values.update(self._leases.deadman(channel, self._order.lease))
         if values and not seen:
             verdict = _worse(
                 verdict, "values_not_written", "the values were not written, since it was not seen running"
             )
         elif values:
-            written = await write_values(self._station, channel, self._order, partial(self._guard.check, [channel]))
-            if written.outcome is Outcome.SUCCEEDED:
-                verdict = replace(verdict, message=f"{verdict.message}; {written.message}")
-            else:
-                message = f"{verdict.message}, but the values were not all written: {written.message}"
-                outcome = max(Outcome.FAILED, written.outcome)
-                verdict = replace(written, outcome=outcome, verified=seen, message=message)
+            verdict = _with_values(verdict, await self._write(channel, values))
         self._answer(channel, verdict)
+
+    async def _write(self, channel: int, values: Mapping[int, float]) -> Verdict:
+        return (await self._station.writer.write({channel: values}, self._job.life.gate))[channel]
 
     def _verdict(self, channel: int, *, seen: bool) -> Verdict:
         before, after = status_text(self._before[channel]), status_text(self._station.book.latest(channel))
@@ -150,3 +167,11 @@ class Starting:
 def _worse(verdict: Verdict, reason: str, message: str) -> Verdict:
     """The test runs, but not as asked for."""
     return replace(verdict, outcome=Outcome.FAILED, code=None, reason=reason, message=f"{verdict.message}; {message}")
+
+
+def _with_values(verdict: Verdict, written: Verdict) -> Verdict:
+    """The test runs; whether its values were written counts too."""
+    if written.outcome is Outcome.SUCCEEDED:
+        return replace(verdict, message=f"{verdict.message}; {written.message}")
+    message = f"{verdict.message}, but the values were not all written: {written.message}"
+    return replace(written, outcome=max(Outcome.FAILED, written.outcome), verified=True, message=message)

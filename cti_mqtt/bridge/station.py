@@ -13,6 +13,7 @@ from cti_mqtt.bridge.bus import Bus, CyclerState, Happening, Schedules
 from cti_mqtt.bridge.clock import Clock, stamp
 from cti_mqtt.bridge.readings import ReadingBook
 from cti_mqtt.bridge.variables import VariableBook
+from cti_mqtt.bridge.writer import VariableWriter
 from cti_mqtt.client import Backoff, Credentials, Cycler, Endpoint, Supervisor
 from cti_mqtt.client.files import FileClient
 from cti_mqtt.cti.messages.channels import AuxOption
@@ -87,7 +88,8 @@ class Station:
         self.settings = settings
         self.info: LoginFeedback | None = None
         self.counters = Counters()
-        self.variables = VariableBook(name, settings.control.limits, bus, clock)
+        self.variables = VariableBook(name, settings.control.limits, bus, clock, settings.control.deadman_mv)
+        self.writer = VariableWriter(lambda: self.cycler, self.variables)
         self.book = ReadingBook(name, settings.poll_interval_s, bus, clock, self.variables)
         self._bus = bus
         self._clock = clock
@@ -173,6 +175,7 @@ class Station:
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._supervisor.run(), name=f"{self.name}: session")
+                    tasks.create_task(self.writer.run(), name=f"{self.name}: writes")
                     tasks.create_task(self._poll_forever(), name=f"{self.name}: polls")
                     tasks.create_task(self._watch_ages(), name=f"{self.name}: ages")
             except* Exception as errors:  # cancellation passes
@@ -203,14 +206,14 @@ class Station:
             NotSentError, OutcomeUnknownError, UnsupportedCommandError: there is no reading.
         """
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        began, asked_s = loop.time(), self.monotonic()
         records = await (
             self.cycler.read_channels(self._aux) if channel is None else self.cycler.read_channel(channel, self._aux)
         )
         if channel is None:
             self._last_poll_at = loop.time()
             self.counters.poll_duration_ms = 1000 * (self._last_poll_at - began)
-        self.book.record(records)
+        self.book.record(records, asked_s)
 
     async def publish_schedules(self) -> tuple[str, ...]:
         """Look up which schedule files there are, over the file port, and publish their names.
@@ -223,6 +226,10 @@ class Station:
         names = tuple(sorted(entry.name for entry in listing.entries if entry.name.lower().endswith(SCHEDULE_SUFFIXES)))
         self._bus.publish(Schedules(self.name, names))
         return names
+
+    def monotonic(self) -> float:
+        """Seconds that never jump, on the clock that readings are dated with."""
+        return self._clock.monotonic()
 
     def local_time(self) -> datetime:
         """The time of day where the bridge runs, for people."""

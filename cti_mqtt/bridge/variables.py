@@ -47,11 +47,15 @@ class VariableBook:
         limits: by variable; where there are any, variables without one may not be written.
         bus: where changes are published.
         clock: for rates.
+        deadman: the variable that only the bridge itself writes; None: there is none.
     """
 
-    def __init__(self, cycler: str, limits: Mapping[int, Limit], bus: Bus, clock: Clock) -> None:
+    def __init__(
+        self, cycler: str, limits: Mapping[int, Limit], bus: Bus, clock: Clock, deadman: int | None = None
+    ) -> None:
         self._cycler = cycler
         self._limits = limits
+        self._deadman = deadman
         self._bus = bus
         self._clock = clock
         self._written: dict[int, dict[int, _Written]] = {}
@@ -115,14 +119,28 @@ class VariableBook:
             fresh: whether it is for a new test, in which nothing has been written yet.
         """
         limit = self._limits.get(index)
+        if reason == "limit" and (objection := self.range_objection(index, value)):
+            return objection
         if limit is None:
-            unlisted = reason == "limit" and self._limits
-            return f"MV_UD{index} is not among the limits, so it may not be written" if unlisted else None
-        number = to_float32(value)
-        before = self._before(channel, index, limit, fresh=fresh)
+            return None
+        number, before = to_float32(value), self._before(channel, index, limit, fresh=fresh)
         if reason == "rate":
             return self._rate_objection(index, number, limit, before)
-        return self._range_objection(index, number, limit) or self._step_objection(index, number, limit, before)
+        return self._step_objection(index, number, limit, before)
+
+    def range_objection(self, index: int, value: float) -> str | None:
+        """Why a variable may never hold a value, None if it may."""
+        if index == self._deadman:
+            return f"MV_UD{index} is the dead man's variable (control.deadman_mv), which only the bridge writes"
+        limit = self._limits.get(index)
+        if limit is None:
+            return f"MV_UD{index} is not among the limits, so it may not be written" if self._limits else None
+        number = to_float32(value)
+        if limit.min is not None and number < to_float32(limit.min):
+            return f"MV_UD{index} = {number:g} is below its minimum {limit.min:g}"
+        if limit.max is not None and number > to_float32(limit.max):
+            return f"MV_UD{index} = {number:g} is above its maximum {limit.max:g}"
+        return None
 
     def _before(self, channel: int, index: int, limit: Limit, *, fresh: bool) -> list[_Written]:
         """What the variable may hold when a value arrives: accepted last, else `initial`, and what is on its way."""
@@ -131,14 +149,6 @@ class VariableBook:
         if accepted is None and limit.initial is not None:
             last = [_Written(limit.initial, -math.inf)]
         return last + self._on_their_way.get((channel, index), [])
-
-    @staticmethod
-    def _range_objection(index: int, number: float, limit: Limit) -> str | None:
-        if limit.min is not None and number < to_float32(limit.min):
-            return f"MV_UD{index} = {number:g} is below its minimum {limit.min:g}"
-        if limit.max is not None and number > to_float32(limit.max):
-            return f"MV_UD{index} = {number:g} is above its maximum {limit.max:g}"
-        return None
 
     @staticmethod
     def _step_objection(index: int, number: float, limit: Limit, before: list[_Written]) -> str | None:

@@ -6,6 +6,7 @@ import typer
 
 from cti_mqtt import __version__
 from cti_mqtt.cli import files
+from cti_mqtt.cli.audit import audit
 from cti_mqtt.cli.check import check
 from cti_mqtt.cli.demo import demo
 from cti_mqtt.cli.health import health
@@ -20,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, demo, simulate, check, watch, send, health):
+for command in (run, demo, simulate, check, watch, send, health, audit):
     app.command()(command)
 app.add_typer(files.app, name="files")
 

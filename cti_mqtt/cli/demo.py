@@ -6,6 +6,7 @@ import shutil
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -47,7 +48,8 @@ async def _demo(stop: asyncio.Event, mqtt_port: int, cti_port: int, channels: in
         cycler = SimulatedCycler(channels, clock=SimulatedClock(speed), users=[User(USER, PASSWORD, super_user=True)])
         await stack.enter_async_context(embedded_broker(HOST, mqtt_port))
         server = await stack.enter_async_context(SimulatedServer(cycler, host=HOST, port=cti_port, file_port=0))
-        settings = _settings(mqtt_port, server.port, server.file_port)
+        data_dir = Path(stack.enter_context(TemporaryDirectory(prefix="cti-mqtt-demo-", ignore_cleanup_errors=True)))
+        settings = _settings(data_dir, mqtt_port, server.port, server.file_port)
         bridge = Bridge(settings)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(bridge.run(stop), name="bridge")
@@ -68,9 +70,10 @@ def _own_name() -> str:
     return str(path.absolute())
 
 
-def _settings(mqtt_port: int, cti_port: int, file_port: int) -> config.Config:
+def _settings(data_dir: Path, mqtt_port: int, cti_port: int, file_port: int) -> config.Config:
     return config.Config.model_validate(
         {
+            "data_dir": data_dir,
             "mqtt": {"host": HOST, "port": mqtt_port, "protocol": "3.1.1", "client_id": "cti-mqtt-demo"},
             "cyclers": {
                 "arbin1": {

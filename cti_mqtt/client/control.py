@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from cti_mqtt.client.connection import Connection
 from cti_mqtt.client.exchange import (
+    NORMAL,
     URGENT,
     ChannelOutcome,
     Gate,
@@ -127,9 +128,11 @@ class Control(Session):
         return await self._ask_many(ManyChannelsExchange(StopRequest(0, all_channels=True), wire, URGENT))
 
     async def set_meta_variable(
-        self, channel: int, index: int, value: float, *, gate: Gate = open_gate
+        self, channel: int, index: int, value: float, *, priority: int = NORMAL, gate: Gate = open_gate
     ) -> SetMetaVariableResult:
         """Write MV_UD<index> (1 to 16) of a running channel; the wire holds a 32-bit float; `gate` as in `assign`.
+
+        An URGENT one goes ahead of everything NORMAL that still waits to be sent.
 
         Raises:
             ValueError: no such variable.
@@ -138,7 +141,7 @@ class Control(Session):
         """
         wire = self._wire(channel)
         request = SetMetaVariableRequest.of(wire, index, value)
-        feedback = await self._connection.ask(SingleExchange(request, wire, gate=gate))
+        feedback = await self._connection.ask(SingleExchange(request, wire, priority, gate))
         return SetMetaVariableResult(feedback.result)
 
     # --- the rest of a test's life ---
@@ -234,15 +237,15 @@ class Control(Session):
         *,
         header: UpdateHeader = UpdateHeader.V11,
         gate: Gate = open_gate,
+        fall_back: bool = True,
     ) -> Mapping[int, ChannelOutcome]:
         """Write meta variables of several channels: as few packets as hold them, 200 ms apart.
-
-        A cycler that knows no packets gets single writes.
 
         Args:
             values: by channel, then by index (1 to 16).
             header: the documents differ on what stands before the entries.
             gate: as everywhere; asked before each packet.
+            fall_back: whether a cycler that knows no packets gets single writes.
 
         Returns:
             for each channel its `UpdateMetaVariablesResult` (from single writes its `SetMetaVariableResult`), the
@@ -250,6 +253,7 @@ class Control(Session):
 
         Raises:
             NotSentError, OutcomeUnknownError: of the first packet; after that the channels' outcomes say it.
+            UnsupportedCommandError: the cycler knows no packets; without `fall_back` only, and nothing was done.
 
         Source: v1.1 and v4.5, "Update meta variables, advanced".
         """
@@ -262,7 +266,7 @@ class Control(Session):
         for start in range(0, len(entries), MAX_UPDATES):
             packet = entries[start : start + MAX_UPDATES]
             try:
-                answers = await self._update(packet, header, gate)
+                answers = await self._update(packet, header, gate, fall_back=fall_back)
             except CtiMqttError as error:
                 if not results:
                     raise
@@ -273,7 +277,7 @@ class Control(Session):
         return results
 
     async def _update(
-        self, packet: Sequence[MetaVariableUpdate], header: UpdateHeader, gate: Gate
+        self, packet: Sequence[MetaVariableUpdate], header: UpdateHeader, gate: Gate, *, fall_back: bool
     ) -> Mapping[int, ChannelOutcome]:
         """One packet, or single writes for a server that knows no packets."""
         if self._knows_updates:
@@ -283,6 +287,8 @@ class Control(Session):
                 return await self._send_update(UpdatesExchange(request, wire, gate=gate))
             except UnsupportedCommandError:
                 self._knows_updates = False
+        if not fall_back:
+            raise UnsupportedCommandError(f"{self._name}: the cycler does not know advanced updates")
         return await self._write_singly(packet, gate)
 
     async def _write_singly(self, packet: Sequence[MetaVariableUpdate], gate: Gate) -> Mapping[int, ChannelOutcome]:

@@ -54,7 +54,7 @@ class TestPublished:
             assert info.json["control"]["arbin1"] == {
                 "enabled": True,
                 "mode": "on",
-                "verbs": "start stop resume continue jump assign set_mv message schedules".split(),
+                "verbs": "start stop resume continue jump assign set_mv release message schedules".split(),
                 "channels": list(range(1, 17)),
             }
             health = (await it.observer.wait("bridge/health", lambda heard: heard.json["healthy"])).json
@@ -318,7 +318,7 @@ class TestTrouble:
             await it.observer.wait("arbin1/channel/1/state", lambda heard: heard.json["quality"] == "stale")
             stale = it.observer.on("arbin1/channel/1/state")
             assert stale[-1].json["ts"] == stale[-2].json["ts"]
-            refused = await it.observer.ask("arbin1/channel/1", "stop")
+            refused = await it.observer.ask("arbin1/channel/1", "start", {"test_name": "T"})
             assert (refused["outcome"], refused["reason"]) == ("refused", "not_connected")
             await it.observer.wait("bridge/health", lambda heard: not heard.json["healthy"] and heard.json["cyclers"])
             await it.server.replug()

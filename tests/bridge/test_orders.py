@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cti_mqtt.bridge.age import Deadline
 from cti_mqtt.bridge.orders import (
     Assign,
-    Deadline,
     MalformedError,
     SetMv,
     Start,
@@ -88,7 +88,7 @@ class TestTaken:
         ("start", b'{"test_name": "T", "capacity_ah": -1}', "capacity_ah"),
         ("start", b'{"test_name": "T", "dry_run": "no"}', "dry_run"),
         ("start", b'{"test_name": "T", "dry_run": 1}', "dry_run"),
-        ("start", b'{"test_name": "T", "lease": {"ttl_s": 5}}', "lease: start has no such field"),
+        ("start", b'{"test_name": "T", "lease": {"ttl_s": 5}}', "lease.on_expiry: missing; this key is required"),
         ("start", b'{"test_name": "T", "issued_at": "yesterday"}', "issued_at"),
         ("start", b'{"test_name": "T", "issued_at": "2026-01-02T03:04:05"}', "issued_at"),
         ("start", b'{"test_name": "T", "issued_at": 5}', "issued_at"),
@@ -181,10 +181,10 @@ class TestAge:
         ],
     )
     def test_expiry(self, body: dict[str, object], expiry_s: int | None, after_s: float, late: bool) -> None:
-        deadline = Deadline(Stop.model_validate(body), NOW, expiry_s, 10.0)
-        assert bool(deadline.expired(NOW + timedelta(seconds=after_s))) is late
+        deadline = Deadline(Stop.model_validate(body), NOW, 500.0, expiry_s, 10.0)
+        assert bool(deadline.expired(500.0 + after_s)) is late
 
     @pytest.mark.parametrize(("ahead_s", "skewed"), [(0.0, False), (1.9, False), (2.1, True), (3600.0, True)])
     def test_skew(self, ahead_s: float, skewed: bool) -> None:
         order = Stop.model_validate({"issued_at": NOW + timedelta(seconds=ahead_s)})
-        assert bool(Deadline(order, NOW, None, 10.0).skewed(NOW)) is skewed
+        assert bool(Deadline(order, NOW, 500.0, None, 10.0).skewed()) is skewed

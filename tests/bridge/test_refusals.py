@@ -18,6 +18,7 @@ from cti_mqtt.bridge.commands import MAX_UNFINISHED, Commander
 from cti_mqtt.bridge.mqtt import Incoming
 from cti_mqtt.bridge.retained import RetainedGuard
 from cti_mqtt.bridge.station import Station
+from cti_mqtt.bridge.store import Store
 from cti_mqtt.bridge.topics import Topics
 from cti_mqtt.cti.codes import UserType
 from cti_mqtt.cti.messages.session import LoginFeedback
@@ -53,10 +54,13 @@ class Bench:
     results: list[Result] = field(default_factory=list)
     cleared: list[str] = field(default_factory=list)
 
-    async def tell(self, topic: str, payload: bytes, *, retain: bool = False, expiry_s: int | None = None) -> Result:
-        """Send a command, wait for its (last) result."""
+    async def tell(
+        self, topic: str, payload: bytes, *, retain: bool = False, expiry_s: int | None = None, passes_s: float = 0.0
+    ) -> Result:
+        """Send a command, let time pass, wait for its (last) result."""
         self.results.clear()
         self.commander.hear(Incoming(topic, payload, retain, expiry_s=expiry_s))
+        self.clock.seconds += passes_s
         async with asyncio.timeout(5):
             while not self.results:  # noqa: ASYNC110  # results arrive from a task
                 await asyncio.sleep(0)
@@ -84,7 +88,9 @@ async def bench(**changes: Any) -> AsyncIterator[Bench]:
     station = Station("arbin1", settings, bus, clock)
     cleared: list[str] = []
     guard = RetainedGuard(clock.monotonic, protocol_5=True)
-    commander = Commander(Topics("cti"), {"arbin1": station}, bus, clock, guard, cleared.append)
+    store = Store(None)
+    await store.open()
+    commander = Commander(Topics("cti"), {"arbin1": station}, bus, clock, guard, cleared.append, store)
     it = Bench(commander, station, clock, cleared=cleared)
 
     def keep(item: Item) -> None:
@@ -100,6 +106,7 @@ async def bench(**changes: Any) -> AsyncIterator[Bench]:
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
+        await store.close()
 
 
 # --- the ladder: each rung mends one thing, the next refusal shows ---
@@ -118,7 +125,7 @@ class Attempt:
     verbs: tuple[str, ...] = ()
     user: str = "/17"
     payload: bytes = b"{"
-    expiry_s: int | None = 0
+    late: bool = True
     skewed: bool = True
     online: bool = False
     load: int = MAX_UNFINISHED
@@ -127,7 +134,7 @@ class Attempt:
 
 
 def _body(attempt: Attempt) -> bytes:
-    issued = NOW + timedelta(seconds=60 if attempt.skewed else 0)
+    issued = NOW + timedelta(seconds=-60 if attempt.late else 60 if attempt.skewed else 0)
     return (
         f'{{"id": "x", "values": {{"1": {attempt.value}}}, "expect": {{"status": "{attempt.expected}"}}, '
         f'"issued_at": "{issued.isoformat()}"}}'
@@ -147,7 +154,7 @@ RUNGS: list[tuple[str, dict[str, Any]]] = [
     ("not_allowed", {"user": "/alice"}),
     ("malformed", {"channel": "2"}),
     ("expired", {"payload": b"body"}),
-    ("clock_skew", {"expiry_s": None}),
+    ("clock_skew", {"late": False}),
     ("no_control_right", {"skewed": False}),
     ("not_connected", {"login": LOGIN}),
     ("busy", {"online": True}),
@@ -166,37 +173,18 @@ async def test_the_first_that_applies(rung: int) -> None:
         it.station.info = attempt.login
         it.station.book.record({2: RECORD._replace(channel=1)})
         it.station.variables.accepted(2, 1, 5.0)
-        it.clock.seconds += 0.001 if attempt.expiry_s == 0 else 0.0
         # From one value to the next within the rate: the last rung is about the range alone.
         if RUNGS[rung][0] == "limit":
             it.clock.seconds += 1.5
         if attempt.online:
             it.station._up.set()
-        it.commander._unfinished["arbin1"] = attempt.load
+        it.commander._desks["arbin1"].unfinished = attempt.load
         topic = f"cti/{attempt.cycler}/channel/{attempt.channel}/command/{attempt.verb}{attempt.user}"
         payload = _body(attempt) if attempt.payload == b"body" else attempt.payload
-        expired = attempt.expiry_s == 0
-        if expired:
-            # Message expiry counts from receipt: the command is told at one time and looked at later.
-            it.commander._clock = _Later(it.clock)
-        result = await it.tell(topic, payload, retain=attempt.retain, expiry_s=attempt.expiry_s)
+        result = await it.tell(topic, payload, retain=attempt.retain)
         assert (result.body["outcome"], result.body["reason"]) == ("refused", RUNGS[rung][0])
         assert result.body["code"] is None
         assert result.body["message"]
-
-
-@dataclass
-class _Later:
-    """Each look at the clock is a second after the one before."""
-
-    clock: FakeClock
-
-    def now(self) -> datetime:
-        self.clock.seconds += 1.0
-        return self.clock.now()
-
-    def monotonic(self) -> float:
-        return self.clock.monotonic()
 
 
 # --- where a refusal goes ---
@@ -231,6 +219,9 @@ class TestSwitchedOff:
             assert (result.body["outcome"], result.body["reason"]) == ("refused", "not_allowed")
 
 
+STOP = "cti/arbin1/channel/1/command/stop"
+
+
 class TestStopIsEasy:
     @pytest.mark.parametrize(
         "payload",
@@ -241,14 +232,14 @@ class TestStopIsEasy:
         async with bench(require_user=False) as it:
             it.station.info = LOGIN
             it.station._up.set()
-            it.commander._unfinished["arbin1"] = MAX_UNFINISHED
-            result = await it.tell("cti/arbin1/channel/1/command/stop", payload, expiry_s=0)
+            it.commander._desks["arbin1"].unfinished = MAX_UNFINISHED
+            result = await it.tell("cti/arbin1/channel/1/command/stop", payload, expiry_s=0, passes_s=31)
             assert (result.body["outcome"], result.body["reason"]) == ("refused", "not_connected")
 
     async def test_it_can_be_allowed_alone(self) -> None:
         async with bench(require_user=False, verbs=["stop"]) as it:
             it.station.info = LOGIN
-            assert (await it.tell("cti/arbin1/channel/1/command/stop", b"")).body["reason"] == "not_connected"
+            assert (await it.tell(STOP, b"", passes_s=31)).body["reason"] == "not_connected"
             start = await it.tell("cti/arbin1/channel/1/command/start", b'{"test_name": "T"}')
             assert start.body["reason"] == "not_allowed"
 
@@ -280,6 +271,6 @@ class TestDryRun:
             assert (good.body["outcome"], good.body["code"], good.body["dry_run"]) == ("succeeded", None, True)
             bad = await it.tell("cti/arbin1/channel/1/command/set_mv", b'{"values": {"1": 7}%b}' % extra)
             assert (bad.body["outcome"], bad.body["reason"], bad.body["dry_run"]) == ("refused", "limit", True)
-            stop = await it.tell("cti/arbin1/channel/1/command/stop", b"")
+            stop = await it.tell(STOP, b"", passes_s=0 if shadow else 31)
             assert stop.body.get("dry_run", False) is shadow
             assert stop.body["outcome"] == ("succeeded" if shadow else "refused")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cti_mqtt.client.exchange import URGENT
 from cti_mqtt.cti.messages.service import UnknownCommandFeedback
 from cti_mqtt.cti.messages.session import ConnectFeedback, ConnectRequest
 from cti_mqtt.cti.messages.tests import (
@@ -558,6 +559,18 @@ async def test_one_in_flight_and_a_stop_is_next(script: Script, spawn: Spawn) ->
             assert await peer.waiting() == []
             peer.send(SetMetaVariableFeedback(channel, SET_OK))
         assert await asyncio.gather(*writes) == [0, 0, 0]
+
+
+async def test_an_urgent_write_overtakes_the_others(script: Script, spawn: Spawn) -> None:
+    async with script.session(pipelining=False) as (cycler, peer):
+        writes = [spawn(cycler.set_meta_variable(channel, 1, 1.0)) for channel in (1, 2, 3)]
+        await turns()
+        urgent = spawn(cycler.set_meta_variable(3, 1, 0.0, priority=URGENT))
+        for expected in ((0, 1.0), (2, 0.0), (1, 1.0), (2, 1.0)):
+            (request,) = await peer.receive()
+            assert (request.channel, request.value) == expected
+            peer.send(SetMetaVariableFeedback(request.channel, SET_OK))
+        assert await asyncio.gather(*writes, urgent) == [0, 0, 0, 0]
 
 
 async def test_a_stop_overtakes_all_that_a_full_socket_has_not_taken(script: Script, spawn: Spawn) -> None:

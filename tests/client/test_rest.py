@@ -19,7 +19,7 @@ from cti_mqtt.cti.results import (
     StartResult,
     UpdateMetaVariablesResult,
 )
-from cti_mqtt.errors import InvalidRequestError, WithdrawnError
+from cti_mqtt.errors import InvalidRequestError, UnsupportedCommandError, WithdrawnError
 from cti_mqtt.simulator import Document, UpdateAnswer
 from tests.client.conftest import Serve, connect
 
@@ -144,6 +144,14 @@ class TestUpdates:
                 assert dict(results) == {1: SetMetaVariableResult.OK, 2: SetMetaVariableResult.NOT_RUNNING}
         assert len(server.recorder.commands("update_meta_variables")) == 1
         assert len(server.recorder.commands("set_meta_variable")) == 6
+
+    async def test_without_falling_back(self, serve: Serve) -> None:
+        server = await serve(4, unknown=frozenset({"update_meta_variables"}))
+        async with connect(server) as cycler:
+            for _ in range(2):
+                with pytest.raises(UnsupportedCommandError):
+                    await cycler.update_meta_variables({1: {1: 1.0}}, fall_back=False)
+        assert [entry["command"] for entry in server.recorder.entries] == ["login", "update_meta_variables"]
 
 
 class TestTheCycler:

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from cti_mqtt.bridge.bridge import Bridge
@@ -119,6 +121,7 @@ async def rig(
         servers = {
             name: await stack.enter_async_context(simulated(channels, faults, **(simulator or {}))) for name in cyclers
         }
+        top.setdefault("data_dir", Path(stack.enter_context(TemporaryDirectory(prefix="cti-mqtt-test-"))))
         base = top.get("mqtt", {}).get("base_topic", "cti")
         observer = await stack.enter_async_context(Observer.connect(broker_port, protocol, base))
         stop = asyncio.Event()

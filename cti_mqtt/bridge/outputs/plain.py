@@ -2,15 +2,18 @@
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from cti_mqtt import config
 from cti_mqtt.bridge import payloads
 from cti_mqtt.bridge.bus import (
+    Alarm,
     ChannelState,
     CyclerState,
     Happening,
     Health,
     Item,
+    LeaseState,
     MetaVariables,
     Poll,
     Reading,
@@ -53,7 +56,7 @@ class PlainOutput:
         self._publish = publish
         self._max_packet = max_packet
 
-    def __call__(self, item: Item) -> None:
+    def __call__(self, item: Item) -> None:  # noqa: C901  # a table: one line a kind
         """Publish what an item says."""
         match item:
             case Poll():
@@ -73,8 +76,11 @@ class PlainOutput:
                 self._happening(item)
             case Result():
                 self._result(item)
-            case Health(body):
-                self._retain(f"{self._topics.bridge}/health", payloads.encode(body))
+            case Alarm() | LeaseState():
+                leaf = f"alarm/{item.name}" if isinstance(item, Alarm) else "lease"
+                self._retain(self._topics.channel(item.cycler, item.channel, leaf), _while_it_stands(item.body))
+            case Health(fields):
+                self._retain(f"{self._topics.bridge}/health", payloads.encode(fields))
 
     def _retain(self, topic: str, payload: bytes) -> None:
         self._publish(Message(topic, payload, qos=1, retain=True))
@@ -139,3 +145,8 @@ class PlainOutput:
         self._publish(Message(topic, body, qos=1))
         if item.reply_to is not None:
             self._publish(Message(item.reply_to.topic, body, qos=1, correlation=item.reply_to.correlation))
+
+
+def _while_it_stands(body: Mapping[str, Any] | None) -> bytes:
+    """An empty retained message takes the topic away."""
+    return b"" if body is None else payloads.encode(body)

@@ -1,0 +1,165 @@
+"""The processes around a measurement of latency: a broker, a simulated cycler, the bridge, an echo.
+
+Each is a process of its own, as in a lab; each ends with its `with` block.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+HOST = "127.0.0.1"
+USER = PASSWORD = "admin"  # noqa: S105  # the simulator's default
+CYCLER = "bench"
+BASE = "cti"
+START_S = 20.0
+END_S = 10.0
+SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])  # where Debian has it
+
+
+class PartyError(Exception):
+    """Somebody that is needed for the measurement is not there."""
+
+
+def find_mosquitto(given: str | None) -> str:
+    """The broker's program.
+
+    Raises:
+        PartyError: it is not installed.
+    """
+    found = shutil.which(given or "mosquitto", path=SEARCH_PATH)
+    if found is None:
+        raise PartyError(
+            f"{given or 'mosquitto'} was not found: latency is measured on a real broker. On Debian and Ubuntu: "
+            "sudo apt-get install mosquitto"
+        )
+    return found
+
+
+@contextmanager
+def broker(program: str, folder: Path) -> Iterator[int]:
+    """Mosquitto; its port."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port = int(probe.getsockname()[1])
+    settings = folder / "mosquitto.conf"
+    user = "user root\n" if hasattr(os, "geteuid") and os.geteuid() == 0 else ""
+    # Nagle's algorithm would add 40 ms here and there to everything, and so hide what is to be seen.
+    settings.write_text(f"{user}set_tcp_nodelay true\nlistener {port} {HOST}\nallow_anonymous true\n", encoding="utf-8")
+    log = folder / "mosquitto.log"
+    with _process([program, "-c", str(settings)], log) as process:
+        _wait_listening(process, log, port)
+        yield port
+
+
+@contextmanager
+def simulator(channels: int, folder: Path) -> Iterator[int]:
+    """A simulated cycler; its port for readings and control."""
+    command = _module("simulate", "--port", "0", "--file-port", "0", "--channels", str(channels))
+    log = folder / "simulator.log"
+    with _process([*command, "--files", str(folder / "files")], log) as process:
+        line = _wait_line(process, log, "simulated cycler: ")
+        yield int(line.split()[2].rpartition(":")[2])
+
+
+@contextmanager
+def bridge(folder: Path, mqtt_port: int, cti_port: int) -> Iterator[Path]:
+    """The bridge with control on, polling at 1 Hz, with an announced range of values; its data directory."""
+    data_dir = folder / "data"
+    settings = {
+        "data_dir": str(data_dir),
+        "health_interval_s": 1.0,  # how long it listens for another bridge before it hears commands
+        "mqtt": {"host": HOST, "port": mqtt_port, "base_topic": BASE, "client_id": "cti-mqtt-bench"},
+        "cyclers": {
+            CYCLER: {
+                "host": HOST,
+                "port": cti_port,
+                "username": USER,
+                "poll_interval_s": 1.0,
+                "control": {
+                    "enabled": True,
+                    "verbs": ["start", "assign", "set_mv", "stop"],
+                    "channels": "all",
+                    "limits": {1: {"min": 0.0, "max": 5.0}},
+                },
+            }
+        },
+    }
+    path = folder / "bridge.yaml"
+    path.write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
+    log = folder / "bridge.log"
+    with _process(_module("run", "-c", str(path)), log):
+        try:
+            yield data_dir
+        except TimeoutError as error:  # somebody waited for the bridge in vain
+            raise PartyError(f"{error}; {_tail(log)}") from error
+
+
+@contextmanager
+def echo(folder: Path, mqtt_port: int, heard: str, said: str, answer_bytes: int) -> Iterator[None]:
+    """Somebody who answers each message on one topic on another."""
+    program = str(Path(__file__).with_name("echo.py"))
+    command = [sys.executable, program, HOST, str(mqtt_port), heard, said, str(answer_bytes)]
+    log = folder / "echo.log"
+    with _process(command, log) as process:
+        _wait_line(process, log, "ready")
+        yield
+
+
+def _module(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "cti_mqtt", *arguments]
+
+
+def _environment() -> Mapping[str, Any]:
+    """Nobody else's brokers and passwords."""
+    mine = {name: value for name, value in os.environ.items() if not name.startswith(("MQTT_", "ARBIN_CTI_"))}
+    return {**mine, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "ARBIN_CTI_PASSWORD": PASSWORD}
+
+
+@contextmanager
+def _process(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=_environment())  # noqa: S603
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _tail(log: Path) -> str:
+    return f"{log.name} ends with:\n" + "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
+
+
+def _wait_listening(process: subprocess.Popen[bytes], log: Path, port: int) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection((HOST, port), 1.0).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+    raise PartyError(f"nobody listens on port {port}; {_tail(log)}")
+
+
+def _wait_line(process: subprocess.Popen[bytes], log: Path, beginning: str) -> str:
+    """The first line of a process's output that begins so."""
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+            if line.startswith(beginning) and line.endswith("\n"):
+                return line
+        time.sleep(0.02)
+    raise PartyError(f"no line {beginning!r} came; {_tail(log)}")

@@ -1,0 +1,58 @@
+"""How many channels may run at once, and how many may be started in a minute."""
+
+from collections import Counter, deque
+
+from cti_mqtt.bridge.checks import Refusal
+from cti_mqtt.bridge.station import Station
+from cti_mqtt.bridge.transitions import in_test
+
+WINDOW_S = 60.0
+
+
+class StartCaps:
+    """The caps of one cycler.
+
+    Args:
+        station: the cycler; its `control.max_running` and `control.max_starts_per_min` count.
+    """
+
+    def __init__(self, station: Station) -> None:
+        self._station = station
+        self._control = station.settings.control
+        self._started_s: deque[float] = deque()
+        self._under_way: Counter[int] = Counter()
+
+    def check_rate(self) -> None:
+        """Raises Refusal where as many were started within the last minute as may be."""
+        now_s = self._station.monotonic()
+        while self._started_s and now_s - self._started_s[0] >= WINDOW_S:
+            self._started_s.popleft()
+        most = self._control.max_starts_per_min
+        if most is not None and len(self._started_s) >= most:
+            wait_s = WINDOW_S - (now_s - self._started_s[0])
+            raise Refusal(
+                "rate", f"{most} starts within a minute (control.max_starts_per_min); again in {wait_s:.0f} s"
+            )
+
+    def check_running(self, channel: int) -> None:
+        """Raises Refusal where as many other channels run as may."""
+        most = self._control.max_running
+        if most is not None and len(running := self._running() - {channel}) >= most:
+            raise Refusal("limit", f"{len(running)} channels run already (control.max_running: {most})")
+
+    def begin(self, channel: int) -> None:
+        """A start or resume is about to be sent; it counts until `end`, and from then on what the channel shows."""
+        self._started_s.append(self._station.monotonic())
+        self._under_way[channel] += 1
+
+    def end(self, channel: int) -> None:
+        """It has its answer."""
+        self._under_way[channel] -= 1
+        self._under_way = +self._under_way
+
+    def _running(self) -> set[int]:
+        """Channels in a test, starting, or never seen: what is not known counts as running."""
+        latest = {channel: self._station.book.latest(channel) for channel in self._station.cycler_channels}
+        return {
+            channel for channel, reading in latest.items() if reading is None or in_test(reading.record.status)
+        } | set(self._under_way)

@@ -1,0 +1,71 @@
+"""Everything that the control of one cycler takes, and what of it is unfinished."""
+
+import asyncio
+from collections.abc import Collection
+
+from cti_mqtt.bridge.alarms import AlarmBoard
+from cti_mqtt.bridge.bus import Bus, ChannelState, Item
+from cti_mqtt.bridge.caps import StartCaps
+from cti_mqtt.bridge.checks import BusyBoard
+from cti_mqtt.bridge.clock import Clock
+from cti_mqtt.bridge.execution import Executor
+from cti_mqtt.bridge.leases import LeaseBook
+from cti_mqtt.bridge.overruling import Overruler
+from cti_mqtt.bridge.pursuit import StopPursuit
+from cti_mqtt.bridge.station import Station
+from cti_mqtt.bridge.store import Store
+
+
+class Desk:
+    """Where the commands to one cycler are dealt with; `run` must be running.
+
+    Args:
+        station: the cycler.
+        store: what outlives the bridge.
+        bus: where everything is published.
+        clock: stamps.
+        alarms: for stops that fail and leases that run out.
+
+    Attributes:
+        unfinished: how many commands have no answer yet.
+    """
+
+    def __init__(self, station: Station, store: Store, bus: Bus, clock: Clock, alarms: AlarmBoard) -> None:
+        self.station = station
+        self.busy = BusyBoard()
+        self.caps = StartCaps(station)
+        self.overruler = Overruler()
+        self.pursuit = StopPursuit(station, bus, alarms, self.busy.is_starting)
+        self.leases = LeaseBook(station, store, bus, clock, alarms, self.pursuit, self.overruler)
+        self.executor = Executor(station, self.leases, self._start_accepted)
+        self.unfinished = 0
+        self._alarms = alarms
+        self._announced: set[int] = set()
+        bus.subscribe(self._greet)
+
+    async def run(self) -> None:
+        """Pursue stops and watch leases until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.pursuit.run(), name=f"{self.station.name}: stops")
+            tasks.create_task(self.leases.run(), name=f"{self.station.name}: leases")
+
+    def stop_heard(self, channels: Collection[int]) -> None:
+        """A stop is about to go out: what waits for these channels stays here."""
+        self.overruler.stop(channels)
+        for channel in channels:
+            self.station.writer.discard([channel], f"a stop of channel {channel} came first")
+
+    def stopped(self, channel: int) -> None:
+        """A stop has done its work: nobody needs to vouch for the channel any more."""
+        self.leases.end(channel, "the channel was stopped")
+
+    def _start_accepted(self, channel: int, admitted_s: float) -> None:
+        self.pursuit.start_accepted(channel, admitted_s)
+        self.leases.start_accepted(channel)
+
+    def _greet(self, item: Item) -> None:
+        """A channel shows itself for the first time: say of everything retained how it stands."""
+        if isinstance(item, ChannelState) and item.cycler == self.station.name and item.channel not in self._announced:
+            self._announced.add(item.channel)
+            self.leases.announce(item.channel)
+            self._alarms.announce(self.station.name, item.channel)

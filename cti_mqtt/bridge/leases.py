@@ -1,0 +1,397 @@
+"""Leases: somebody vouches for a channel, and if he is not heard of in time the bridge does what was agreed.
+
+It does so by itself: with or without the broker, and after a restart too. What was agreed passes verbs, steps, rates
+and queues; it was checked when the lease was granted.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import math
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from cti_mqtt.bridge.alarms import LEASE_EXPIRED, AlarmBoard
+from cti_mqtt.bridge.bus import Bus, Happening, Item, LeaseState, Poll
+from cti_mqtt.bridge.checks import Refusal
+from cti_mqtt.bridge.clock import Clock, stamp
+from cti_mqtt.bridge.orders import LeaseTerms, OnExpiry
+from cti_mqtt.bridge.overruling import Overruler
+from cti_mqtt.bridge.pursuit import StopPursuit
+from cti_mqtt.bridge.station import Station
+from cti_mqtt.bridge.store import LeaseRow, Store
+from cti_mqtt.bridge.transitions import in_test
+from cti_mqtt.bridge.verdict import Outcome
+from cti_mqtt.errors import CtiMqttError, StorageError, WithdrawnError
+
+log = logging.getLogger(__name__)
+
+CONFIRM_S = 2.0  # a value that is not confirmed by then becomes a stop
+TRY_AGAIN_S = 0.2
+
+
+@dataclass(slots=True)
+class Lease:
+    """Who vouches for a channel, until when (monotonic), and what follows.
+
+    Attributes:
+        holder: the user level of who asked for it; None: whoever knows `lease_id`.
+        pending: whether its time has not begun to count, since the start that it was granted to is still under way.
+    """
+
+    channel: int
+    lease_id: str
+    holder: str | None
+    terms: LeaseTerms
+    granted_at: datetime
+    expires_at: datetime
+    until_s: float
+    pending: bool = False
+
+    @property
+    def on_expiry(self) -> object:
+        """As it is published."""
+        return self.terms.model_dump(mode="json", include={"on_expiry"})["on_expiry"]
+
+    @property
+    def body(self) -> Mapping[str, object]:
+        """The payload of the topic."""
+        return {
+            "holder": self.holder,
+            "lease_id": self.lease_id,
+            "granted_at": stamp(self.granted_at),
+            "expires_at": stamp(self.expires_at),
+            "on_expiry": self.on_expiry,
+        }
+
+
+class LeaseBook:
+    """The leases of one cycler; `run` must be running.
+
+    Args:
+        station: the cycler.
+        store: where they outlive the bridge.
+        bus: where they are published.
+        clock: stamps.
+        alarms: for those that ask for one.
+        pursuit: for those that end in a stop.
+        overruler: told of those that ran out.
+    """
+
+    def __init__(
+        self,
+        station: Station,
+        store: Store,
+        bus: Bus,
+        clock: Clock,
+        alarms: AlarmBoard,
+        pursuit: StopPursuit,
+        overruler: Overruler,
+    ) -> None:
+        self._station = station
+        self._store = store
+        self._bus = bus
+        self._clock = clock
+        self._alarms = alarms
+        self._pursuit = pursuit
+        self._overruler = overruler
+        self._leases: dict[int, Lease] = {}
+        self._expired: dict[int, Lease] = {}
+        self._news = asyncio.Event()
+        self._tasks: asyncio.TaskGroup | None = None
+        bus.subscribe(self._look_at)
+
+    # --- asked ---
+
+    def running(self, channel: int) -> Lease | None:
+        """The lease of a channel, None if there is none."""
+        return self._leases.get(channel)
+
+    def check(self, channel: int, user: str | None, lease_id: str | None) -> None:
+        """Raises Refusal where somebody else holds the lease."""
+        lease = self._leases.get(channel)
+        if lease is None or self._holds(lease, user, lease_id):
+            return
+        holder = repr(lease.holder) if lease.holder is not None else "who knows its lease_id"
+        raise Refusal("leased", f"channel {channel} is leased to {holder} until {stamp(lease.expires_at)}")
+
+    @staticmethod
+    def _holds(lease: Lease, user: str | None, lease_id: str | None) -> bool:
+        return user == lease.holder if lease.holder is not None else lease_id == lease.lease_id
+
+    def check_terms(self, channel: int, terms: LeaseTerms) -> None:
+        """Raises Refusal where what is to be written on expiry may not be written at all."""
+        for index, value in terms.fallback.items():
+            if objection := self._station.variables.range_objection(index, value):
+                raise Refusal("limit", f"lease.on_expiry, channel {channel}: {objection}")
+
+    # --- granted, renewed, ended ---
+
+    async def grant(
+        self, channel: int, user: str | None, terms: LeaseTerms, lease_id: str, *, pending: bool
+    ) -> tuple[Lease, bool]:
+        """Grant or renew; a new one is on record when this returns, so that somebody acts on it whatever happens next.
+
+        Args:
+            channel: from 1.
+            user: the user level of the command.
+            terms: what it says.
+            lease_id: for a new one.
+            pending: whether its time counts only from `extend` on.
+
+        Returns:
+            the lease, and whether it is new.
+
+        Raises:
+            StorageError: it cannot be put on record, so nobody would act on it after a restart.
+        """
+        before = self._leases.get(channel)
+        now, now_s = self._clock.now(), self._clock.monotonic()
+        lease = Lease(
+            channel,
+            before.lease_id if before else lease_id,
+            before.holder if before else user,
+            terms,
+            before.granted_at if before else now,
+            now + timedelta(seconds=terms.ttl_s),
+            math.inf if pending else now_s + terms.ttl_s,
+            pending,
+        )
+        self._leases[channel] = lease
+        self._expired.pop(channel, None)  # somebody vouches again
+        self._news.set()
+        written = self._store.put_lease(self._row(lease, "running"), durable=before is None)
+        if before is None:
+            try:
+                await written
+            except StorageError:
+                self._drop(lease)
+                raise
+            self._tell("lease_granted", channel, f"leased for {terms.ttl_s:g} s, then {_words(lease)}")
+            self._alarms.clear(self._station.name, channel, LEASE_EXPIRED, "somebody vouches for the channel again")
+        self._publish(channel)
+        return lease, before is None
+
+    def extend(self, channel: int) -> None:
+        """The start that a lease was granted to has been carried out: its time counts from here."""
+        lease = self._leases.get(channel)
+        if lease is not None and lease.pending:
+            lease.pending = False
+            lease.expires_at = self._clock.now() + timedelta(seconds=lease.terms.ttl_s)
+            lease.until_s = self._clock.monotonic() + lease.terms.ttl_s
+            self._store.put_lease(self._row(lease, "running"))
+            self._publish(channel)
+            self._news.set()
+
+    def end(self, channel: int, why: str) -> Lease | None:
+        """The lease is over before it ran out; None if there was none."""
+        lease = self._leases.get(channel)
+        if lease is not None:
+            self._drop(lease)
+            self._tell("lease_ended", channel, why)
+        return lease
+
+    def take_back(self, lease: Lease, why: str) -> None:
+        """The command that it was granted to was not carried out."""
+        if self._leases.get(lease.channel) is lease:
+            self.end(lease.channel, why)
+
+    def start_accepted(self, channel: int) -> None:
+        """What runs now is another test: what an expired lease wanted is past."""
+        if lease := self._expired.get(channel):
+            self._done(lease, "a later start of the channel was accepted")
+
+    def _drop(self, lease: Lease) -> None:
+        self._leases.pop(lease.channel, None)
+        self._store.drop_lease(self._station.name, lease.channel, lease.lease_id)
+        self._publish(lease.channel)
+
+    # --- the dead man's variable ---
+
+    def deadman(self, channel: int, terms: LeaseTerms) -> Mapping[int, float]:
+        """What to write so that the schedule itself ends the step if this bridge dies: test time + ttl.
+
+        Empty where there is no such variable, or no test.
+        """
+        index = self._station.settings.control.deadman_mv
+        reading, age_s = self._station.book.latest(channel), self._station.book.age_s(channel)
+        if index is None or reading is None or age_s is None or not in_test(reading.record.status):
+            return {}
+        return {index: float(math.ceil(100 * (reading.record.test_time + age_s + terms.ttl_s))) / 100}
+
+    # --- over time ---
+
+    async def restore(self) -> None:
+        """Take up the leases that ran when the bridge ended; what ran out meanwhile is acted on at once.
+
+        Raises:
+            StorageError: they cannot be read.
+        """
+        now, now_s = self._clock.now(), self._clock.monotonic()
+        for row in await self._store.leases():
+            if row.cycler != self._station.name:
+                continue
+            terms = LeaseTerms.model_validate({"ttl_s": row.ttl_s, "on_expiry": json.loads(row.on_expiry)})
+            expires_at = datetime.fromisoformat(row.expires_at)
+            left_s = min(max(0.0, (expires_at - now).total_seconds()), row.ttl_s)
+            until_s = now_s + (left_s if row.state == "running" else 0.0)
+            granted_at = datetime.fromisoformat(row.granted_at)
+            lease = Lease(row.channel, row.lease_id, row.holder, terms, granted_at, expires_at, until_s)
+            self._leases[row.channel] = lease
+            log.warning("%s: channel %d: lease taken up, %.1f s left", self._station.name, row.channel, until_s - now_s)
+            self._publish(row.channel)
+        self._news.set()
+
+    def announce(self, channel: int) -> None:
+        """Say who holds a channel: nothing that an earlier bridge left may look alive."""
+        self._publish(channel)
+
+    async def run(self) -> None:
+        """Watch the leases until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                now_s = self._clock.monotonic()
+                for lease in [lease for lease in self._leases.values() if lease.until_s <= now_s]:
+                    self._begin_expiry(lease, tasks)
+                pause_s = min(
+                    (lease.until_s - now_s for lease in self._leases.values() if not lease.pending), default=None
+                )
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await self._news.wait()
+                self._news.clear()
+
+    def _begin_expiry(self, lease: Lease, tasks: asyncio.TaskGroup) -> None:
+        """From now on the bridge acts; what was on its way for the channel stays here."""
+        channel = lease.channel
+        del self._leases[channel]
+        self._expired[channel] = lease
+        self._overruler.lease_ran_out(channel)
+        self._station.writer.discard([channel], f"the lease of channel {channel} ran out first")
+        self._store.put_lease(self._row(lease, "expired"))
+        self._publish(channel)
+        holder = lease.holder or "its holder"
+        message = f"{holder} was not heard of for {lease.terms.ttl_s:g} s: {_words(lease)}"
+        log.warning("%s: channel %d: %s", self._station.name, channel, message)
+        self._tell("lease_expired", channel, message)
+        tasks.create_task(self._act(lease), name=f"{self._station.name}: lease of channel {channel} ran out")
+
+    async def _act(self, lease: Lease) -> None:
+        """Do what was agreed."""
+        try:
+            match lease.terms.on_expiry:
+                case OnExpiry():
+                    await self._write_fallback(lease)
+                case "stop":
+                    self._stop(lease)
+                case _:
+                    message = f"{lease.holder or 'the holder of the lease'} was not heard of in time"
+                    self._alarms.raise_(self._station.name, lease.channel, LEASE_EXPIRED, message, lease.lease_id)
+                    self._done(lease, "the alarm is raised")
+        except Exception:
+            log.exception("%s: channel %d: lease", self._station.name, lease.channel)
+            self._stop(lease)
+
+    async def _write_fallback(self, lease: Lease) -> None:
+        """Write until the cycler confirms; two seconds after the first sending the channel is stopped instead."""
+        channel, values = lease.channel, lease.terms.fallback
+        stop_at_s: float | None = None
+        asked_s = self._clock.monotonic()
+        while channel in self._expired and self._expired[channel] is lease:
+            shown = self._station.book.asked_after(asked_s, channel)
+            if shown is not None and not in_test(shown.record.status):
+                self._done(lease, f"the channel does not run (it shows {shown.record.status.text})")
+                return
+            if stop_at_s is not None and self._clock.monotonic() >= stop_at_s:
+                self._tell("lease_fallback_failed", channel, f"not confirmed within {CONFIRM_S:g} s: it is stopped")
+                self._stop(lease)
+                return
+            if self._station.online:
+                stop_at_s = stop_at_s or self._clock.monotonic() + CONFIRM_S
+                if await self._write_once(lease, values, stop_at_s):
+                    words = ", ".join(f"MV_UD{index} = {value:g}" for index, value in values.items())
+                    self._done(lease, f"{words} written")
+                    return
+            await asyncio.sleep(TRY_AGAIN_S)
+
+    async def _write_once(self, lease: Lease, values: Mapping[int, float], until_s: float) -> bool:
+        """One attempt, no longer than there is time; whether the cycler confirmed it."""
+        channel = lease.channel
+
+        def gate(_: int) -> None:
+            if self._expired.get(channel) is not lease:
+                raise WithdrawnError("somebody vouches for the channel again")
+
+        left_s = max(TRY_AGAIN_S, until_s - self._clock.monotonic())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(left_s):
+                verdict = await self._station.writer.write_first(channel, values, gate)
+                if verdict.outcome is Outcome.SUCCEEDED:
+                    return True
+                log.warning("%s: channel %d: fallback: %s", self._station.name, channel, verdict.message)
+                with contextlib.suppress(CtiMqttError):
+                    await self._station.refresh(channel)  # it may have come to an end
+        return False
+
+    def _stop(self, lease: Lease) -> None:
+        self._pursuit.insist(lease.channel, lambda how: self._done(lease, how))
+
+    def _done(self, lease: Lease, how: str) -> None:
+        if self._expired.get(lease.channel) is lease:
+            del self._expired[lease.channel]
+        self._store.drop_lease(self._station.name, lease.channel, lease.lease_id)
+        self._tell("lease_settled", lease.channel, how)
+
+    # --- told ---
+
+    def _look_at(self, item: Item) -> None:
+        """An alarm about a controller that is gone is over when the channel no longer runs."""
+        if not isinstance(item, Poll) or item.cycler != self._station.name:
+            return
+        for reading in item.readings:
+            at_rest = not in_test(reading.record.status)
+            if at_rest and self._alarms.stands(self._station.name, reading.channel, LEASE_EXPIRED):
+                why = f"the channel shows {reading.record.status.text}"
+                self._alarms.clear(self._station.name, reading.channel, LEASE_EXPIRED, why)
+
+    def _publish(self, channel: int) -> None:
+        lease = self._leases.get(channel)
+        body = None if lease is None else lease.body
+        self._bus.publish(LeaseState(self._station.name, channel, body))
+
+    def _row(self, lease: Lease, state: str) -> LeaseRow:
+        return LeaseRow(
+            self._station.name,
+            lease.channel,
+            lease.lease_id,
+            lease.holder,
+            stamp(lease.granted_at),
+            stamp(lease.expires_at),
+            lease.terms.ttl_s,
+            json.dumps(lease.on_expiry),
+            state,
+        )
+
+    def _tell(self, kind: str, channel: int, message: str) -> None:
+        ts = stamp(self._clock.now())
+        self._bus.publish(Happening(ts, kind, message, self._station.name, channel))
+        entry = {"ts": ts, "who": "bridge", "what": kind, "cycler": self._station.name, "channel": channel}
+        self._store.audit([{**entry, "message": message}])
+
+
+def new_lease_id() -> str:
+    """An id for a lease."""
+    return uuid.uuid4().hex
+
+
+def _words(lease: Lease) -> str:
+    match lease.terms.on_expiry:
+        case OnExpiry():
+            values = ", ".join(f"MV_UD{index} = {value:g}" for index, value in lease.terms.fallback.items())
+            return f"{values} is written"
+        case "stop":
+            return "the channel is stopped"
+    return "an alarm is raised"

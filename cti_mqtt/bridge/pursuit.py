@@ -1,0 +1,306 @@
+"""A stop is pursued: sent again each second, across reconnects, until a poll shows the channel not running.
+
+Who asks for a stop waits `stop_timeout_s` for that; then the answer is what is known, and the alarm `stop_failed`
+stands. A stop that the bridge itself needs (a lease ran out) goes on until it is done.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
+
+from cti_mqtt.bridge.alarms import STOP_FAILED, AlarmBoard
+from cti_mqtt.bridge.bus import Bus, CyclerState, Item, Poll, Reading
+from cti_mqtt.bridge.jobs import VERIFY_PAUSE_S, status_text
+from cti_mqtt.bridge.station import Station
+from cti_mqtt.bridge.transitions import in_test
+from cti_mqtt.bridge.verdict import Outcome, Verdict, of_answer, of_code, of_error, refused
+from cti_mqtt.cti.results import StopResult
+from cti_mqtt.errors import CtiMqttError
+
+log = logging.getLogger(__name__)
+
+AGAIN_S = 1.0  # between two sendings to one channel
+SHORTEST_PAUSE_S = 0.02  # what is overdue because it cannot be sent must not keep the bridge busy
+MOST_IN_FLIGHT = 12  # stops of one channel that wait for an answer: more would only fill a stalled connection
+
+Tell = Callable[[int, Verdict], None]
+
+
+@dataclass(slots=True)
+class _Wish:
+    """Somebody who waits for a stop, and until when (monotonic)."""
+
+    until_s: float
+    tell: Tell
+
+
+@dataclass(slots=True)
+class _Target:
+    """A channel that is to be stopped.
+
+    Attributes:
+        asked_s: since when, monotonic.
+        before: what it showed then.
+        wishes: who waits for it.
+        insist_until_s: when a stop that nobody waits for, but that has to be, raises the alarm; None: there is none.
+        sent_s: when it was sent first and last, monotonic; None before that.
+        in_flight: how many were sent and are not answered.
+        verdict: what the last answer said.
+        doubt: whether one was sent whose outcome is not known: it may have worked.
+        accepted_s: when the cycler said yes last.
+    """
+
+    channel: int
+    asked_s: float
+    before: Reading | None
+    wishes: list[_Wish] = field(default_factory=list)
+    insist_until_s: float | None = None
+    done: list[Callable[[str], None]] = field(default_factory=list)
+    sent_s: tuple[float, float] | None = None
+    in_flight: int = 0
+    verdict: Verdict | None = None
+    doubt: bool = False
+    accepted_s: float | None = None
+
+    def hear(self, verdict: Verdict, now_s: float) -> None:
+        """Take an answer."""
+        self.in_flight -= 1
+        if verdict.outcome is Outcome.REFUSED and self.verdict is not None:
+            return  # not sent this time: what is known stays known
+        self.verdict = verdict
+        self.doubt |= verdict.outcome is Outcome.UNKNOWN
+        if verdict.outcome is Outcome.SUCCEEDED:
+            self.accepted_s = now_s
+
+
+class StopPursuit:
+    """The stops of one cycler; `run` must be running.
+
+    Args:
+        station: the cycler.
+        bus: where its polls are heard of.
+        alarms: where `stop_failed` is raised.
+        is_starting: whether a start of a channel is under way: then a poll that shows it idle proves nothing.
+    """
+
+    def __init__(self, station: Station, bus: Bus, alarms: AlarmBoard, is_starting: Callable[[int], bool]) -> None:
+        self._station = station
+        self._alarms = alarms
+        self._is_starting = is_starting
+        self._targets: dict[int, _Target] = {}
+        self._news = asyncio.Event()
+        self._poll_wanted = asyncio.Event()
+        bus.subscribe(self._look_at)
+
+    # --- asked ---
+
+    def pursue(self, channels: Iterable[int], tell: Tell) -> None:
+        """Stop these channels; `tell` is called once for each, within `stop_timeout_s`."""
+        until_s = self._station.monotonic() + self._station.settings.control.stop_timeout_s
+        for channel in channels:
+            target = self._target(channel)
+            target.wishes.append(_Wish(until_s, tell))
+            target.sent_s = None if target.sent_s is None else (target.sent_s[0], -AGAIN_S)  # at once
+        self._news.set()
+
+    def insist(self, channel: int, done: Callable[[str], None]) -> None:
+        """Stop a channel, however long it takes; `done` is told how it ended."""
+        target = self._target(channel)
+        target.insist_until_s = self._station.monotonic() + self._station.settings.control.stop_timeout_s
+        target.done.append(done)
+        self._news.set()
+
+    def pursued(self, channel: int) -> bool:
+        """Whether a channel is being stopped."""
+        return channel in self._targets
+
+    def start_accepted(self, channel: int, admitted_s: float) -> None:
+        """A start that was admitted after the stop ends it: what runs now is another test."""
+        self._alarms.clear(self._station.name, channel, STOP_FAILED, "a later start of the channel was accepted")
+        target = self._targets.get(channel)
+        if target is not None and target.asked_s < admitted_s:
+            why = "a later start of the channel was accepted, so the stop is no longer pursued"
+            verdict = target.verdict or refused("superseded", why)
+            self._finish(target, replace(verdict, verified=False, message=why), why)
+
+    def _target(self, channel: int) -> _Target:
+        target = self._targets.get(channel)
+        if target is None:
+            reading = self._station.book.latest(channel)
+            target = self._targets[channel] = _Target(channel, self._station.monotonic(), reading)
+        return target
+
+    # --- pursued ---
+
+    async def run(self) -> None:
+        """Pursue until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._poll_when_wanted(), name=f"{self._station.name}: polls after stops")
+            while True:
+                self._answer_overdue()
+                self._send_due(tasks)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._pause_s()):
+                        await self._news.wait()
+                self._news.clear()
+
+    def cut(self, why: str) -> None:
+        """The bridge ends: whoever waits is told what is known."""
+        for target in tuple(self._targets.values()):
+            self._tell(target, self._verdict_at_end(target, why, "shutdown"))
+
+    def _pause_s(self) -> float | None:
+        """How long nothing can become due."""
+        if not self._targets:
+            return None
+        now_s = self._station.monotonic()
+        moments = [now_s + AGAIN_S]
+        for target in self._targets.values():
+            if target.sent_s is not None:
+                moments.append(target.sent_s[1] + AGAIN_S)
+            moments += [wish.until_s for wish in target.wishes]
+        return max(SHORTEST_PAUSE_S, min(moments) - now_s)
+
+    def _send_due(self, tasks: asyncio.TaskGroup) -> None:
+        if not self._station.online:
+            return
+        now_s = self._station.monotonic()
+        due = [
+            target
+            for target in self._targets.values()
+            if (target.sent_s is None or now_s - target.sent_s[1] >= AGAIN_S) and target.in_flight < MOST_IN_FLIGHT
+        ]
+        for target in due:
+            target.sent_s = (target.sent_s[0] if target.sent_s else now_s, now_s)
+            target.in_flight += 1
+        if len(due) > 1 and len(due) == len(self._station.cycler_channels):
+            tasks.create_task(self._send_to_all(due), name=f"{self._station.name}: stop of all channels")
+            return
+        for target in due:
+            tasks.create_task(self._send(target), name=f"{self._station.name}: stop of channel {target.channel}")
+
+    async def _send(self, target: _Target) -> None:
+        try:
+            verdict = of_code(await self._station.cycler.stop(target.channel))
+        except CtiMqttError as error:
+            verdict = of_error(error)
+        self._hear([(target, verdict)])
+
+    async def _send_to_all(self, targets: Collection[_Target]) -> None:
+        try:
+            answers = await self._station.cycler.stop_all()
+        except CtiMqttError as error:
+            self._hear([(target, of_error(error)) for target in targets])
+        else:
+            self._hear([(target, of_answer(answers[target.channel])) for target in targets])
+
+    def _hear(self, verdicts: Iterable[tuple[_Target, Verdict]]) -> None:
+        now_s = self._station.monotonic()
+        for target, verdict in verdicts:
+            target.hear(verdict, now_s)
+        self._poll_wanted.set()
+
+    # --- seen ---
+
+    async def _poll_when_wanted(self) -> None:
+        """Look at once after an answer, and again and again for a while after a yes."""
+        while True:
+            await self._poll_wanted.wait()
+            self._poll_wanted.clear()
+            if not self._targets:
+                continue
+            channels = list(self._targets)
+            with contextlib.suppress(CtiMqttError, TimeoutError):
+                async with asyncio.timeout(self._station.settings.timeout_s):
+                    await self._station.refresh(channels[0] if len(channels) == 1 else None)
+            since_s = self._station.monotonic() - self._station.settings.verify_timeout_s
+            if any(target.accepted_s is not None and target.accepted_s > since_s for target in self._targets.values()):
+                self._poll_wanted.set()
+                await asyncio.sleep(VERIFY_PAUSE_S)
+
+    def _look_at(self, item: Item) -> None:
+        match item:
+            case CyclerState(online=True) if item.cycler == self._station.name:
+                self._news.set()
+            case Poll() if item.cycler == self._station.name:
+                for reading in item.readings:
+                    if not in_test(reading.record.status):
+                        self._seen_at_rest(reading)
+
+    def _seen_at_rest(self, reading: Reading) -> None:
+        channel, name = reading.channel, self._station.name
+        if self._alarms.stands(name, channel, STOP_FAILED):
+            self._alarms.clear(name, channel, STOP_FAILED, f"the channel shows {reading.record.status.text}")
+        target = self._targets.get(channel)
+        if target is None or self._is_starting(channel):
+            return
+        since_s = target.asked_s if target.sent_s is None else target.sent_s[0]
+        if self._station.book.asked_after(since_s, channel) is None:
+            return  # it shows what was before the stop
+        waits_for_first_answer = target.verdict is None and target.in_flight > 0
+        if waits_for_first_answer and self._station.monotonic() - since_s < AGAIN_S:
+            return
+        self._finish(target, self._verdict_at_rest(target, reading), "the channel was seen not running")
+
+    def _verdict_at_rest(self, target: _Target, reading: Reading) -> Verdict:
+        ran = target.before is not None and in_test(target.before.record.status)
+        last = target.verdict
+        if not (ran or target.doubt or target.accepted_s is not None) and last and last.outcome is Outcome.FAILED:
+            return last  # a channel that did not run in the first place
+        went = f"channel went {status_text(target.before)} -> {reading.record.status.text}"
+        return replace(of_code(StopResult.OK, f"stopped, {went}"), verified=True)
+
+    # --- given up ---
+
+    def _answer_overdue(self) -> None:
+        now_s = self._station.monotonic()
+        waited = f"not seen to stop within {self._station.settings.control.stop_timeout_s:g} s"
+        for target in tuple(self._targets.values()):
+            overdue = [wish for wish in target.wishes if wish.until_s <= now_s]
+            if overdue:
+                verdict = self._verdict_at_end(target, waited, "not_verified")
+                target.wishes = [wish for wish in target.wishes if wish.until_s > now_s]
+                for wish in overdue:
+                    wish.tell(target.channel, verdict)
+            if overdue or (target.insist_until_s is not None and target.insist_until_s <= now_s):
+                self._raise(target, waited)
+            if not target.wishes and target.insist_until_s is None:
+                self._targets.pop(target.channel)
+
+    def _raise(self, target: _Target, waited: str) -> None:
+        if not self._alarms.stands(self._station.name, target.channel, STOP_FAILED):
+            shown = self._station.book.latest(target.channel)
+            last = f"; the last answer: {target.verdict.message}" if target.verdict else "; it could not be sent"
+            message = f"the channel was {waited}{last}"
+            log.error("%s: channel %d: %s", self._station.name, target.channel, message)
+            self._alarms.raise_(self._station.name, target.channel, STOP_FAILED, message, status_text(shown))
+
+    def _verdict_at_end(self, target: _Target, why: str, reason: str) -> Verdict:
+        last = target.verdict
+        if last is None:
+            if target.in_flight:
+                return Verdict(Outcome.UNKNOWN, None, reason, f"{why}; it was sent and not answered", verified=False)
+            return refused("not_connected", f"{why}; it could not be sent")
+        if last.outcome is Outcome.SUCCEEDED:
+            shown = self._station.book.good(target.channel)
+            if shown is not None and in_test(shown.record.status):
+                message = f"{why}; accepted, but the channel shows {status_text(shown)}"
+                return Verdict(Outcome.FAILED, None, "still_running", message, verified=False)
+            message = f"{why}; accepted, but no good reading shows whether it worked"
+            return Verdict(Outcome.UNKNOWN, None, reason, message, verified=False)
+        return replace(last, verified=False, message=f"{why}; {last.message}")
+
+    # --- the end ---
+
+    def _tell(self, target: _Target, verdict: Verdict) -> None:
+        wishes, target.wishes = target.wishes, []
+        for wish in wishes:
+            wish.tell(target.channel, verdict)
+
+    def _finish(self, target: _Target, verdict: Verdict, how: str) -> None:
+        self._targets.pop(target.channel, None)
+        self._tell(target, verdict)
+        for done in target.done:
+            done(how)

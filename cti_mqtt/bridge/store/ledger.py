@@ -1,0 +1,84 @@
+"""Commands and their results: SQL inside the writer's transaction."""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from cti_mqtt.bridge.store.records import CommandKey, KnownCommand, ReceivedCommand, StoredResult
+
+FORGET_CHUNK = 1000  # commands a call: a bounded time in which nothing else is written
+
+_THE_CYCLER = -1  # in the place of a channel: NULL would not be unique
+_KEY = "cycler = ? AND channel = ? AND verb = ? AND id = ?"
+_COLUMNS = "number, cycler, channel, verb, id, digest, received_at, user, channels, request, keep, finished"
+
+
+def receive(connection: sqlite3.Connection, command: ReceivedCommand) -> KnownCommand | None:
+    """Record a command; None: it is new. Else what is known under its key, and nothing is recorded."""
+    request = command.request.encode("utf-8", "replace").decode()  # it may be anything
+    done = connection.execute(
+        "INSERT INTO command(cycler, channel, verb, id, digest, received_at, user, channels, request, keep) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(cycler, channel, verb, id) DO NOTHING",
+        (*_key(command.key), command.digest, command.received_at, command.user, json.dumps(command.channels), request,
+         command.keep),
+    )  # fmt: skip
+    return None if done.rowcount == 1 else find(connection, command.key)
+
+
+def find(connection: sqlite3.Connection, key: CommandKey) -> KnownCommand | None:
+    """What is known of a command."""
+    row = connection.execute(f"SELECT {_COLUMNS} FROM command WHERE {_KEY}", _key(key)).fetchone()  # noqa: S608  # constants
+    return None if row is None else _known(connection, row)
+
+
+def unfinished(connection: sqlite3.Connection) -> tuple[KnownCommand, ...]:
+    """Commands without an end, oldest first."""
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM command WHERE NOT finished ORDER BY number")  # noqa: S608  # as above
+    return tuple(_known(connection, row) for row in rows.fetchall())
+
+
+def answer(connection: sqlite3.Connection, key: CommandKey, results: Sequence[StoredResult], *, finished: bool) -> None:
+    """Store results of a command and perhaps its end; nothing where the command is not known."""
+    row = connection.execute(f"SELECT number, keep FROM command WHERE {_KEY}", _key(key)).fetchone()  # noqa: S608  # as above
+    if row is None:
+        return
+    number, keep = row
+    if finished and not keep:
+        _forget(connection, [number])
+        return
+    connection.executemany(
+        "INSERT INTO result(command, channel, body) VALUES (?, ?, ?)",
+        [(number, result.channel, result.body) for result in results],
+    )
+    if finished:
+        connection.execute("UPDATE command SET finished = 1 WHERE number = ?", (number,))
+
+
+def forget_before(connection: sqlite3.Connection, received_at: str) -> int:
+    """Forget finished commands older than this, at most a chunk of them; how many went."""
+    rows = connection.execute(
+        "SELECT number FROM command WHERE finished AND received_at < ? ORDER BY received_at LIMIT ?",
+        (received_at, FORGET_CHUNK),
+    )
+    numbers = [row[0] for row in rows]
+    _forget(connection, numbers)
+    return len(numbers)
+
+
+def _forget(connection: sqlite3.Connection, numbers: Sequence[int]) -> None:
+    which = [(number,) for number in numbers]
+    connection.executemany("DELETE FROM result WHERE command = ?", which)
+    connection.executemany("DELETE FROM command WHERE number = ?", which)
+
+
+def _key(key: CommandKey) -> tuple[str, int, str, str]:
+    return key.cycler, _THE_CYCLER if key.channel is None else key.channel, key.verb, key.id
+
+
+def _known(connection: sqlite3.Connection, row: Sequence[Any]) -> KnownCommand:
+    number, cycler, channel, verb, id_, digest, received_at, user, channels, request, keep, finished = row
+    key = CommandKey(cycler, None if channel == _THE_CYCLER else channel, verb, id_)
+    command = ReceivedCommand(key, digest, received_at, user, tuple(json.loads(channels)), request, bool(keep))
+    results = connection.execute("SELECT channel, body FROM result WHERE command = ? ORDER BY number", (number,))
+    return KnownCommand(command, tuple(StoredResult(*each) for each in results), bool(finished))

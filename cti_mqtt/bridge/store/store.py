@@ -1,0 +1,132 @@
+"""What must outlive the process: commands with their results, leases, alarms, and the audit."""
+
+from asyncio import Future
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from sqlite3 import Connection
+
+from cti_mqtt.bridge.store import ledger, standing
+from cti_mqtt.bridge.store.audit import Chain, canonical
+from cti_mqtt.bridge.store.database import Database
+from cti_mqtt.bridge.store.records import AlarmRow, CommandKey, KnownCommand, LeaseRow, ReceivedCommand, StoredResult
+from cti_mqtt.bridge.store.schema import FILE_NAME
+
+PATIENCE_S = 2.0
+
+
+class Store:
+    """One database file, written by one thread.
+
+    Requests are plain functions that return a future at once; they are carried out in the order in which they were
+    made, also where nobody awaits them or whoever did was cancelled. A future settles within the patience, at the
+    latest with a StorageError ("did not answer within 2 s"); the work may still be done after that, in its turn. Any
+    other StorageError means that nothing was done. Not thread-safe: call it from the loop that opened it.
+
+    Args:
+        folder: of the file, which must exist; None: in memory.
+        patience_s: how long anybody waits.
+    """
+
+    def __init__(self, folder: Path | None, *, patience_s: float = PATIENCE_S) -> None:
+        self._chain = Chain()
+        path = None if folder is None else folder / FILE_NAME
+        self._database = Database(path, patience_s=patience_s, on_doubt=self._chain.forget)
+
+    @property
+    def problem(self) -> str:
+        """Why the last write did not work; '' if it did. While there is one, writing is tried each second."""
+        return self._database.problem
+
+    async def open(self) -> None:
+        """Open the file, or say in `problem` why not; trouble with the disk is never raised."""
+        await self._database.open()
+
+    async def close(self) -> None:
+        """Write what is queued, for as long as patience lasts; what is left then is lost. Ends the thread."""
+        await self._database.close()
+
+    # --- commands ---
+
+    def receive(self, command: ReceivedCommand, *, durable: bool) -> "Future[KnownCommand | None]":
+        """Record a command.
+
+        Args:
+            command: what came.
+            durable: it outlives a power cut, not only the process.
+
+        Returns:
+            None: it is new, and recorded now. Else what is known under its key; nothing was recorded.
+        """
+        return self._database.submit(partial(ledger.receive, command=command), durable=durable)
+
+    def find(self, key: CommandKey) -> "Future[KnownCommand | None]":
+        """What is known of a command."""
+        return self._database.submit(partial(ledger.find, key=key))
+
+    def answer(
+        self,
+        key: CommandKey,
+        results: Sequence[StoredResult],
+        *,
+        finished: bool,
+        audit: Sequence[Mapping[str, object]] = (),
+        durable: bool = False,
+    ) -> "Future[None]":
+        """Store results of a command and append to the audit, both or nothing.
+
+        Args:
+            key: of the command; where it is not known only the audit is written.
+            results: added to those that are stored already.
+            finished: nothing more will come; a command that is not to be kept is forgotten.
+            audit: entries.
+            durable: as for `receive`.
+        """
+        results, entries = tuple(results), [canonical(entry) for entry in audit]
+
+        def work(connection: Connection) -> None:
+            ledger.answer(connection, key, results, finished=finished)
+            self._chain.append(connection, entries)
+
+        return self._database.submit(work, durable=durable)
+
+    def unfinished(self) -> "Future[tuple[KnownCommand, ...]]":
+        """Commands without an end, oldest first."""
+        return self._database.submit(ledger.unfinished)
+
+    def forget_before(self, received_at: str) -> "Future[int]":
+        """Forget finished commands received before this, a bounded number a call; how many went (0: all are gone)."""
+        return self._database.submit(partial(ledger.forget_before, received_at=received_at))
+
+    # --- the audit ---
+
+    def audit(self, entries: Sequence[Mapping[str, object]]) -> "Future[None]":
+        """Append to the audit; entries are taken as they are now."""
+        texts = [canonical(entry) for entry in entries]
+        return self._database.submit(lambda connection: self._chain.append(connection, texts))
+
+    # --- what stands ---
+
+    def put_lease(self, lease: LeaseRow, *, durable: bool = False) -> "Future[None]":
+        """The one lease of its channel from now on."""
+        return self._database.submit(partial(standing.put_lease, lease=lease), durable=durable)
+
+    def drop_lease(self, cycler: str, channel: int, lease_id: str) -> "Future[None]":
+        """Take back a lease, if it still is this one."""
+        return self._database.submit(partial(standing.drop_lease, cycler=cycler, channel=channel, lease_id=lease_id))
+
+    def leases(self) -> "Future[tuple[LeaseRow, ...]]":
+        """All of them."""
+        return self._database.submit(standing.leases)
+
+    def put_alarm(self, alarm: AlarmRow) -> "Future[None]":
+        """Raise an alarm, or change what it says."""
+        return self._database.submit(partial(standing.put_alarm, alarm=alarm))
+
+    def drop_alarm(self, cycler: str, channel: int, name: str) -> "Future[None]":
+        """Take back an alarm."""
+        return self._database.submit(partial(standing.drop_alarm, cycler=cycler, channel=channel, name=name))
+
+    def alarms(self) -> "Future[tuple[AlarmRow, ...]]":
+        """All of them."""
+        return self._database.submit(standing.alarms)

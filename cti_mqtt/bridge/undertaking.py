@@ -1,0 +1,188 @@
+"""One command being carried out: the checks that need a fresh look, leases, the sending, and tidying up after it."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Collection, Sequence
+
+from cti_mqtt.bridge import checks
+from cti_mqtt.bridge.answers import Command
+from cti_mqtt.bridge.checks import Refusal
+from cti_mqtt.bridge.examination import Plan
+from cti_mqtt.bridge.jobs import Job
+from cti_mqtt.bridge.leases import new_lease_id
+from cti_mqtt.bridge.life import Answer, Life
+from cti_mqtt.bridge.orders import CYCLER_VERBS, Assign, LeaseTerms, Release, SetMv, Start
+from cti_mqtt.bridge.verdict import Outcome, Verdict, refused
+from cti_mqtt.errors import CtiMqttError, StorageError, WithdrawnError
+
+log = logging.getLogger(__name__)
+
+LONGEST_S = 30.0  # besides the time-outs of its requests and the look for its effect
+REQUESTS_IN_A_ROW = 6  # that a command may consist of, each with its time-out
+STARTING_VERBS = frozenset({"start", "resume"})
+
+DRY_RUN = Verdict(Outcome.SUCCEEDED, None, "ok", "dry run: every check passed, nothing was sent")
+
+
+class Undertaking:
+    """A command on the channels where nothing stands against it so far.
+
+    Args:
+        command: what was heard.
+        plan: what it means.
+        channels: where.
+        answer: told the verdict, once a channel.
+
+    Attributes:
+        life: how far it has come.
+    """
+
+    def __init__(self, command: Command, plan: Plan, channels: Sequence[int], answer: Answer) -> None:
+        self._command = command
+        self._plan = plan
+        self._desk = plan.desk
+        self._channels = tuple(channels)
+        self._answer = answer
+        self.life = Life(channels, self._objections, self._end)
+        self._capped: set[int] = set()
+        self._reserved: set[int] = set()
+        self._new_leases: set[int] = set()
+        self._desk.unfinished += 1
+        self._desk.busy.begin(channels, command.topic.verb)
+
+    async def run(self) -> None:
+        """From the last checks to the last answer, in bounded time."""
+        station, order = self._desk.station, self._plan.order
+        limit_s = LONGEST_S + REQUESTS_IN_A_ROW * station.settings.timeout_s + station.settings.verify_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                ready = await self._last_checks()
+                if self._command.dry_run:
+                    for channel in ready:
+                        self.life.end(channel, DRY_RUN)
+                elif ready := await self._grant_leases(ready):
+                    every = len(ready) == len(station.cycler_channels)
+                    await self._desk.executor.run(
+                        Job(order, tuple(ready), self.life, self._command.began, every_channel=every)
+                    )
+        except TimeoutError:
+            self.life.cut("timeout", f"it was not over within {limit_s:g} s")
+        except Exception as error:  # a bug in one command must not end the others
+            log.exception("%s: %s failed", station.name, self._command.topic.verb)
+            self.life.cut("internal_error", f"an unexpected error in the bridge ({error!r}) ended it")
+
+    def close(self) -> None:
+        """However it ended, also before it began: every channel gets its answer."""
+        self._desk.unfinished -= 1
+        self.life.cut("shutdown", "the bridge ended")
+
+    # --- asked just before each request goes out ---
+
+    def _objections(self, channels: Collection[int]) -> None:
+        """Not too late, no stop since, no lease that ran out since."""
+        if late := self._plan.deadline.expired(self._desk.station.monotonic()):
+            raise WithdrawnError(late, "expired")
+        if self._plan.channels:
+            self._plan.overruled.check(channels)
+
+    # --- the last checks ---
+
+    async def _last_checks(self) -> list[int]:
+        """Against what the channels show and hold; those that pass."""
+        order = self._plan.order
+        if self._command.topic.verb in CYCLER_VERBS or isinstance(order, Release):
+            return list(self._channels)
+        if order.expect is not None:
+            await self._freshen()
+        passed = []
+        for channel in self._channels:
+            try:
+                self._check(channel)
+            except Refusal as refusal:
+                self.life.end(channel, refused(refusal.reason, str(refusal)))
+            else:
+                self.life.checked(channel)
+                passed.append(channel)
+        return passed
+
+    def _check(self, channel: int) -> None:
+        order, station = self._plan.order, self._desk.station
+        starts = self._command.topic.verb in STARTING_VERBS
+        if order.expect is not None:
+            checks.check_expectation(order.expect, channel, station.book)
+        if starts:
+            self._desk.caps.check_rate()
+        checks.check_values(order, channel, station)
+        if isinstance(order, Start | SetMv) and order.lease is not None:
+            self._desk.leases.check_terms(channel, order.lease)
+        if starts:
+            self._desk.caps.check_running(channel)
+        if self._command.dry_run:
+            return
+        if starts:
+            self._desk.caps.begin(channel)
+            self._capped.add(channel)
+        if not isinstance(order, Assign) and (values := order.values_for(channel)):
+            station.variables.reserve(channel, values)
+            self._reserved.add(channel)
+
+    async def _freshen(self) -> None:
+        """Poll anew what is too old to be held against an expectation."""
+        station = self._desk.station
+        old = [channel for channel in self._channels if station.book.good(channel) is None]
+        if old:
+            with contextlib.suppress(CtiMqttError):  # then there is no good reading, which is an answer too
+                await station.refresh(old[0] if len(old) == 1 else None)
+
+    # --- leases ---
+
+    async def _grant_leases(self, channels: list[int]) -> list[int]:
+        """What the command vouches for, on record before anything is sent; the channels where that worked."""
+        order = self._plan.order
+        if not isinstance(order, Start | SetMv) or order.lease is None:
+            return channels
+        terms, lease_id = order.lease, new_lease_id()
+        granted = await asyncio.gather(*(self._grant(channel, terms, lease_id) for channel in channels))
+        return [channel for channel, is_granted in zip(channels, granted, strict=True) if is_granted]
+
+    async def _grant(self, channel: int, terms: LeaseTerms, lease_id: str) -> bool:
+        leases, user = self._desk.leases, self._command.topic.user
+        try:
+            leases.check(channel, user, self._plan.lease_id)  # somebody may have been quicker
+            self._plan.overruled.vouched_anew(channel)
+            lease, is_new = await leases.grant(
+                channel, user, terms, lease_id, pending=isinstance(self._plan.order, Start)
+            )
+        except (Refusal, StorageError) as error:
+            reason = error.reason if isinstance(error, Refusal) else "storage"
+            self.life.end(channel, refused(reason, str(error)))
+            return False
+        self._command.lease_ids[channel] = lease.lease_id
+        if is_new:
+            self._new_leases.add(channel)
+        return True
+
+    def _settle_lease(self, channel: int, verdict: Verdict) -> None:
+        """A lease that was granted to what was not carried out is taken back; for the others the time counts now."""
+        lease = self._desk.leases.running(channel)
+        if lease is None or channel not in self._command.lease_ids:
+            return
+        not_done = verdict.outcome in {Outcome.REFUSED, Outcome.FAILED}
+        if channel in self._new_leases and not_done and (lease.pending or isinstance(self._plan.order, SetMv)):
+            self._desk.leases.end(channel, f"the command that asked for it was {verdict.outcome.text}")
+            del self._command.lease_ids[channel]
+        else:
+            self._desk.leases.extend(channel)
+
+    # --- the end ---
+
+    def _end(self, channel: int, verdict: Verdict) -> None:
+        """Nothing stays reserved; then the verdict is told."""
+        self._desk.busy.end(channel, self._command.topic.verb)
+        if channel in self._capped:
+            self._desk.caps.end(channel)
+        if channel in self._reserved:
+            self._desk.station.variables.release(channel, self._plan.order.values_for(channel))
+        self._settle_lease(channel, verdict)
+        self._answer(channel, verdict)

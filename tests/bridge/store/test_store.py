@@ -1,0 +1,198 @@
+"""What the store keeps, in memory and in a file, and what a later process finds."""
+
+import asyncio
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cti_mqtt.bridge.store import AlarmRow, KnownCommand, LeaseRow, Store, StoredResult
+from cti_mqtt.bridge.store.audit import verify
+from cti_mqtt.bridge.store.ledger import FORGET_CHUNK
+from cti_mqtt.bridge.store.reading import read_audit
+from cti_mqtt.errors import StorageError
+from tests.bridge.store.samples import command, entry, file_in, opened
+
+LEASE = LeaseRow(
+    "arbin1", 7, "l1", "ann", "2026-01-02T03:04:05.678Z", "2026-01-02T03:04:10.678Z", 5.0,
+    '{"set_mv":{"1":0.0}}', "running",
+)  # fmt: skip
+ALARM = AlarmRow("arbin1", 7, "stop_failed", '{"name":"stop_failed"}')
+RESULT, SUMMARY = StoredResult(7, '{"outcome":"succeeded"}'), StoredResult(None, '{"channel":null}')
+
+
+@pytest.fixture(params=["memory", "file"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
+    return tmp_path if request.param == "file" else None
+
+
+class TestCommands:
+    @pytest.mark.parametrize("channel", [7, None])
+    @pytest.mark.parametrize("durable", [True, False])
+    async def test_a_life(self, folder: Path | None, channel: int | None, durable: bool) -> None:
+        sent = command(channel=channel)
+        async with opened(folder) as store:
+            assert await store.find(sent.key) is None
+            assert await store.receive(sent, durable=durable) is None
+            assert await store.receive(sent, durable=durable) == KnownCommand(sent, (), finished=False)
+            await store.answer(sent.key, [RESULT], finished=False)
+            assert await store.unfinished() == (KnownCommand(sent, (RESULT,), finished=False),)
+            await store.answer(sent.key, [SUMMARY], finished=True, audit=[entry()], durable=durable)
+            assert await store.find(sent.key) == KnownCommand(sent, (RESULT, SUMMARY), finished=True)
+            assert await store.unfinished() == ()
+
+    @pytest.mark.parametrize(
+        "change", [{"cycler": "arbin2"}, {"channel": 8}, {"channel": None}, {"verb": "jump"}, {"id": "b"}]
+    )
+    async def test_another_key_is_another_command(self, folder: Path | None, change: dict[str, object]) -> None:
+        sent = command()
+        other = replace(sent, key=replace(sent.key, **change))  # type: ignore[arg-type]  # a table
+        async with opened(folder) as store:
+            assert await store.receive(sent, durable=False) is None
+            assert await store.receive(other, durable=False) is None
+
+    async def test_what_is_known_counts_not_what_comes(self, folder: Path | None) -> None:
+        first, second = command(request="1"), replace(command(request="2"), digest="another", user=None)
+        async with opened(folder) as store:
+            await store.receive(first, durable=False)
+            assert await store.receive(second, durable=False) == KnownCommand(first, (), finished=False)
+
+    async def test_an_id_of_the_bridge_is_forgotten_when_finished(self, folder: Path | None) -> None:
+        sent = command(keep=False)
+        async with opened(folder) as store:
+            await store.receive(sent, durable=False)
+            await store.answer(sent.key, [RESULT], finished=False)
+            assert await store.find(sent.key) == KnownCommand(sent, (RESULT,), finished=False)
+            await store.answer(sent.key, [SUMMARY], finished=True)
+            assert await store.find(sent.key) is None
+
+    async def test_an_unknown_command_only_enters_the_audit(self, tmp_path: Path) -> None:
+        async with opened(tmp_path) as store:
+            await store.answer(command().key, [RESULT], finished=True, audit=[entry()])
+            assert await store.find(command().key) is None
+        with read_audit(file_in(tmp_path)) as reader:
+            assert reader.last_seq() == 1
+
+    @pytest.mark.parametrize(
+        "request_", ["", "\0", "\ud800", "ü\N{GRINNING FACE}", "x" * 1_000_000, "'; DROP TABLE command"]
+    )
+    async def test_any_payload(self, folder: Path | None, request_: str) -> None:
+        async with opened(folder) as store:
+            assert await store.receive(command(request=request_), durable=False) is None
+            known = await store.find(command().key)
+            assert known
+            assert known.command.request == request_.replace("\ud800", "?")
+
+    async def test_unfinished_oldest_first(self, folder: Path | None) -> None:
+        async with opened(folder) as store:
+            for id_ in "cab":
+                store.receive(command(id_), durable=False)
+            await store.answer(command("a").key, [], finished=True)
+            assert [each.command.key.id for each in await store.unfinished()] == ["c", "b"]
+
+    async def test_forget(self, folder: Path | None) -> None:
+        days = [f"2026-01-0{day}T00:00:00.000Z" for day in range(1, 6)]
+        async with opened(folder) as store:
+            for day in days:
+                store.receive(command(day, received_at=day), durable=False)
+                if day != days[1]:
+                    store.answer(command(day).key, [RESULT], finished=True)
+            assert await store.forget_before(days[3]) == 2
+            assert await store.forget_before(days[3]) == 0
+            left = [day for day in days if await store.find(command(day).key)]
+            assert left == [days[1], days[3], days[4]]
+
+    async def test_forgetting_is_bounded(self, folder: Path | None) -> None:
+        async with opened(folder) as store:
+            for number in range(FORGET_CHUNK + 5):
+                store.receive(command(f"{number}"), durable=False)
+                store.answer(command(f"{number}").key, [RESULT], finished=True)
+            assert [await store.forget_before("2027") for _ in range(3)] == [FORGET_CHUNK, 5, 0]
+
+
+class TestStanding:
+    async def test_leases(self, folder: Path | None) -> None:
+        other = replace(LEASE, channel=8, holder=None)
+        renewed = replace(LEASE, lease_id="l2", state="expired")
+        async with opened(folder) as store:
+            store.put_lease(LEASE)
+            store.put_lease(other, durable=True)
+            assert await store.leases() == (LEASE, other)
+            store.put_lease(renewed)
+            store.drop_lease("arbin1", 7, "l1")
+            assert await store.leases() == (renewed, other)
+            store.drop_lease("arbin1", 7, "l2")
+            assert await store.leases() == (other,)
+
+    async def test_alarms(self, folder: Path | None) -> None:
+        other, changed = replace(ALARM, name="other"), replace(ALARM, body="{}")
+        async with opened(folder) as store:
+            for alarm in (ALARM, other, changed):
+                store.put_alarm(alarm)
+            assert await store.alarms() == (other, changed)
+            store.drop_alarm("arbin1", 7, "other")
+            store.drop_alarm("arbin1", 8, "stop_failed")
+            assert await store.alarms() == (changed,)
+
+
+class TestFile:
+    async def test_a_later_process_finds_everything(self, tmp_path: Path) -> None:
+        async with opened(tmp_path) as store:
+            store.receive(command(), durable=True)
+            store.answer(command().key, [RESULT], finished=False, audit=[entry("a"), entry("b")])
+            store.put_lease(LEASE)
+            store.put_alarm(ALARM)
+        async with opened(tmp_path) as store:
+            assert await store.unfinished() == (KnownCommand(command(), (RESULT,), finished=False),)
+            assert await store.leases() == (LEASE,)
+            assert await store.alarms() == (ALARM,)
+            await store.audit([entry("c")])
+        with read_audit(file_in(tmp_path)) as reader:
+            assert verify(reader.rows(), reader.last_seq()) is None
+            assert reader.last_seq() == 3
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "DELETE FROM audit",
+            "UPDATE audit SET entry = '{}' WHERE seq = 1",
+            "INSERT OR REPLACE INTO audit VALUES (1, '{}', 'x')",
+            "REPLACE INTO audit VALUES (2, '{}', 'x')",
+        ],
+    )
+    async def test_the_audit_is_append_only(self, tmp_path: Path, statement: str) -> None:
+        async with opened(tmp_path) as store:
+            await store.audit([entry("a"), entry("b")])
+        connection = sqlite3.connect(file_in(tmp_path))
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            connection.execute(statement)
+        connection.close()
+
+    async def test_entries_are_taken_as_they_were(self, tmp_path: Path) -> None:
+        mutable = entry("before")
+        async with opened(tmp_path) as store:
+            written = store.audit([mutable])
+            mutable["what"] = "after"
+            await written
+        with read_audit(file_in(tmp_path)) as reader:
+            assert '"what":"before"' in next(reader.rows()).entry
+
+
+async def test_not_open() -> None:
+    store = Store(None)
+    with pytest.raises(StorageError, match="is not open"):
+        await store.leases()
+    await store.open()
+    await store.close()
+    await store.close()
+    with pytest.raises(StorageError, match="is not open"):
+        await store.leases()
+
+
+async def test_closing_writes_what_is_queued(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        futures = [store.receive(command(f"{number}"), durable=False) for number in range(500)]
+    assert await asyncio.gather(*futures) == [None] * 500
+    async with opened(tmp_path) as store:
+        assert len(await store.unfinished()) == 500

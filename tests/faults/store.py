@@ -1,0 +1,108 @@
+"""What the bridge keeps in its data directory: looked at from outside, with SQL of our own and the program's audit."""
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from cti_mqtt.bridge.store.schema import FILE_NAME
+from tests.faults.judgement import Answer, outcomes
+from tests.faults.orders import Order
+from tests.faults.world import CYCLER, FaultError, World
+from tests.support.processes import finished
+
+THE_CYCLER = -1  # in the column `channel` of a command
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A command in the store.
+
+    Attributes:
+        target: what stands before `command` in its topic, without base.
+        outcomes: by where they were published.
+    """
+
+    id: str
+    target: str
+    channels: tuple[int, ...]
+    finished: bool
+    outcomes: Mapping[str, str]
+
+
+def kept(place: World) -> list[Kept]:
+    """Every command in the store; nobody may be writing. None where there is no store yet."""
+    path = place.data_dir / FILE_NAME
+    if not path.is_file():
+        return []
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        if not connection.execute("PRAGMA user_version").fetchone()[0]:
+            return []  # killed while it was made
+        results: dict[int, dict[str, str]] = {}
+        for number, channel, body in connection.execute("SELECT command, channel, body FROM result"):
+            results.setdefault(number, {})[_target(channel)] = json.loads(body)["outcome"]
+        rows = connection.execute("SELECT number, id, channel, channels, finished FROM command").fetchall()
+    return [
+        Kept(identity, _target(channel), tuple(json.loads(channels)), bool(done), results.get(number, {}))
+        for number, identity, channel, channels, done in rows
+    ]
+
+
+def unfinished(place: World) -> int:
+    """How many commands have no end; nobody may be writing."""
+    return sum(not command.finished for command in kept(place))
+
+
+async def check_store(place: World, orders: Mapping[str, Order], answers: Iterable[Answer]) -> int:
+    """Every command that the store has as received has the results that were heard, and the audit holds together.
+
+    Returns:
+        How many commands the store knows.
+
+    Raises:
+        FaultError: something is unfinished, missing or forged.
+    """
+    commands = kept(place)
+    heard = {(answer.body["id"], where): outcome for answer in answers for where, outcome in outcomes(answer)}
+    found = [*_gaps(commands, orders), *_contradictions(commands, heard), *await _audit(place, orders)]
+    if found:
+        raise FaultError(f"{place.base}: {len(found)} problems in the data directory:\n" + "\n".join(found[:30]))
+    return len(commands)
+
+
+def _target(channel: int | None) -> str:
+    return CYCLER if channel in {None, THE_CYCLER} else f"{CYCLER}/channel/{channel}"
+
+
+def _gaps(commands: Collection[Kept], orders: Mapping[str, Order]) -> Iterator[str]:
+    for command in commands:
+        if not command.finished:
+            yield f"{command.id} was received and never finished"
+        wanted = {command.target, *map(_target, command.channels)} if command.id in orders else set()
+        if missing := wanted - set(command.outcomes):
+            yield f"{command.id}: no result is stored for {', '.join(sorted(missing))}"
+    known = {command.id for command in commands}
+    for identity, order in orders.items():
+        if order.once and identity not in known:
+            yield f"{identity} was answered, but is not in the store"
+
+
+def _contradictions(commands: Collection[Kept], heard: Mapping[tuple[str, str], str]) -> Iterator[str]:
+    for command in commands:
+        for where, outcome in command.outcomes.items():
+            said = heard.get((command.id, where), outcome)
+            if said != outcome:
+                yield f"{command.id}: stored is {outcome} for {where}, but heard was {said}"
+
+
+async def _audit(place: World, orders: Mapping[str, Order]) -> list[str]:
+    where = ("audit", "--data-dir", str(place.data_dir))
+    status, verdict = await finished(*where, "--verify")
+    if status != 0:
+        return [f"the audit does not hold together: {verdict}"]
+    _, text = await finished(*where, "--format", "json")
+    entries: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
+    known = {entry["id"] for entry in entries if entry.get("outcome")}
+    return [f"{identity} is not in the audit" for identity in orders if identity not in known]
