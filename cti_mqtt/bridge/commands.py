@@ -130,8 +130,8 @@ class Commander:
             topic, incoming, self._clock.now(), self._clock.monotonic(), peek_id(incoming.payload) or new_id()
         )
         try:
-            if judgement in {Judgement.REFUSE, Judgement.REFUSE_AND_CLEAR}:
-                raise Refusal("retained", "retained commands are not carried out; publish it without the retain flag")
+            if judgement.refusal:
+                raise Refusal("retained", judgement.refusal)
             self._admit(command)
         except Refusal as refusal:
             self._answers.refusal(command, self._stations.get(topic.cycler), refusal)
