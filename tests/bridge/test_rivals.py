@@ -1,10 +1,11 @@
-"""Who commands on a base topic: the rules, without a broker."""
+"""Who commands on a base topic, and whose the client id is: the rules, without a broker."""
 
 import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from cti_mqtt.bridge.mqtt.takeover import SHORT_LIFE_S, TAKEN, Takeovers
 from cti_mqtt.bridge.rivals import MOST_ELDERS, Life, Rivals, Role, parse_health
 
 NOON = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
@@ -184,3 +185,33 @@ class TestTheElderGoes:
         assert len(rivals._elders) == MOST_ELDERS
         rivals.look(105.0 + PATIENCE_S)
         assert rivals.role is Role.COMMANDING
+
+
+class TestTakeovers:
+    def test_each_is_told_where_the_broker_says_it(self) -> None:
+        takeovers = Takeovers()
+        assert [takeovers.ended(100.0, taken=True, goodbye=True) for _ in range(2)] == [TAKEN, TAKEN]
+
+    def test_other_goodbyes_are_no_series(self) -> None:
+        takeovers = Takeovers()
+        assert [takeovers.ended(1.0, taken=False, goodbye=True) for _ in range(9)] == [None] * 9
+
+    @pytest.mark.parametrize(
+        ("lives", "told"),
+        [
+            pytest.param([1, 1], [], id="two are chance"),
+            pytest.param([1, 1, 1, 1, 1], [2], id="once a series"),
+            pytest.param([1, 1, SHORT_LIFE_S, 1, 1], [], id="a long one ends it"),
+            pytest.param([1, 1, 1, 99, 1, 1, 1], [2, 6], id="a new series"),
+            pytest.param([1, 1, None, 1, 1, None, 1], [], id="a broker that is not there ends it"),
+        ],
+    )
+    def test_a_series(self, lives: list[float | None], told: list[int]) -> None:
+        takeovers, said = Takeovers(), []
+        for number, lasted_s in enumerate(lives):
+            if lasted_s is None:
+                takeovers.not_accepted()
+            elif takeovers.ended(lasted_s, taken=False, goodbye=False):
+                said.append(number)
+                assert takeovers.suspected
+        assert said == told
