@@ -163,6 +163,17 @@ class TestSecondBridge:
             await starts_once(it, "alone")
             assert events(it, "second_bridge") == []
 
+    async def test_on_311_a_stored_message_may_come_without_its_flag(self, port: int, kind: BrokerKind) -> None:
+        timing = replace(QUICK, listen_extra_s=1.5, settle_s=1.0)
+        async with rig(port, kind.protocol, timing=timing) as it:
+            await event(it, "broker_connected")
+            it.observer.say("bridge/health", ELDER)  # as such a broker would send it, at once
+            if kind.protocol == 5:
+                await event(it, "second_bridge")
+                return
+            await it.ready()
+            assert events(it, "second_bridge") == []
+
     async def test_nothing_is_heard_while_it_listens(self, port: int, kind: BrokerKind) -> None:
         timing = replace(QUICK, listen_extra_s=1.5)
         async with rig(port, kind.protocol, timing=timing) as it:
