@@ -5,6 +5,7 @@ import logging
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from cti_mqtt.bridge.commands import Commander
 from cti_mqtt.bridge.health import HealthWatch
 from cti_mqtt.bridge.mqtt import Incoming, MqttLink, Subscription
 from cti_mqtt.bridge.outbox import Message
-from cti_mqtt.bridge.outputs.plain import OFFLINE, ONLINE, PlainOutput
+from cti_mqtt.bridge.outputs.plain import OFFLINE, PlainOutput
+from cti_mqtt.bridge.presence import PATIENT, Presence, Timing
 from cti_mqtt.bridge.retained import RetainedGuard
+from cti_mqtt.bridge.rivals import BridgeRun, Rivals
 from cti_mqtt.bridge.station import Station
 from cti_mqtt.bridge.store import Store
 from cti_mqtt.bridge.topics import Topics
@@ -38,6 +41,7 @@ class Bridge:
         settings: what to connect.
         clock: stamps and ages.
         backoff: how long to wait between attempts to reach a cycler; made anew for each.
+        timing: how patient to be with other clients of the broker.
 
     Attributes:
         bus: the internal stream, for more outputs.
@@ -45,22 +49,31 @@ class Bridge:
     """
 
     def __init__(
-        self, settings: config.Config, clock: Clock | None = None, backoff: Callable[[], Backoff] = Backoff
+        self,
+        settings: config.Config,
+        clock: Clock | None = None,
+        backoff: Callable[[], Backoff] = Backoff,
+        timing: Timing = PATIENT,
     ) -> None:
         self.bus = Bus()
-        self.ready = asyncio.Event()
         self._settings = settings
         self._clock = clock = clock or SystemClock()
         self._boot = secrets.token_hex(8)
         self._started_at = stamp(clock.now())
         self._topics = Topics(settings.mqtt.base_topic)
-        self._guard = RetainedGuard(clock.monotonic, protocol_5=settings.mqtt.protocol == 5)
+        self._guard = RetainedGuard(clock.monotonic, protocol_5=settings.mqtt.protocol == 5, settle_s=timing.settle_s)
+        self._presence = self._make_presence(timing)
+        self.ready = self._presence.ready
         self._link = MqttLink(
             settings.mqtt,
             self._hear,
-            subscriptions=[Subscription(topic, commands=True) for topic in self._topics.subscriptions],
+            subscriptions=[Subscription(f"{self._topics.bridge}/{leaf}") for leaf in ("health", "availability")],
+            commands=[Subscription(topic, commands=True) for topic in self._topics.subscriptions],
             will=self._availability(OFFLINE),
             on_state=self._link_changed,
+            on_commands=self._presence.subscribed,
+            on_taken=self._presence.taken,
+            taken_wait_s=timing.taken_wait_s,
         )
         self.bus.subscribe(
             PlainOutput(settings, self._topics, self._boot, self._link.publish, lambda: self._link.max_packet)
@@ -79,9 +92,28 @@ class Bridge:
             self.bus,
             clock,
             boot=self._boot,
+            started_at=self._started_at,
             interval_s=settings.health_interval_s,
+            more_reasons=self._presence.reasons,
         )
         self.bus.subscribe(self._follow)
+
+    def _make_presence(self, timing: Timing) -> Presence:
+        return Presence(
+            self._topics,
+            Rivals(
+                BridgeRun(datetime.fromisoformat(self._started_at), self._boot),
+                interval_s=self._settings.health_interval_s,
+                extra_s=timing.listen_extra_s,
+                listen=timing.listen,
+            ),
+            self._guard,
+            self.bus,
+            self._clock,
+            hear_commands=lambda on: self._link.hear_commands(on),  # noqa: PLW0108  # there is no link yet
+            say=lambda payload: self._link.publish(self._availability(payload)),
+            settle_s=0.0 if self._settings.mqtt.protocol == 5 else timing.settle_s,
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Bridge until `stop` is set; then say goodbye in order.
@@ -116,9 +148,12 @@ class Bridge:
                 tasks.create_task(station.run(), name=name)
 
     async def _say_goodbye(self) -> None:
-        for station in self._stations.values():
-            station.farewell()
-        self._link.publish(self._availability(OFFLINE))
+        self._presence.leave()
+        if not self._presence.standing_down:  # else all of this is the elder bridge's to say
+            for station in self._stations.values():
+                station.farewell()
+        if self._presence.commanding:
+            self._link.publish(self._availability(OFFLINE))
         await self._link.flush(FLUSH_S)
         log.info("cti-mqtt ends")
 
@@ -128,7 +163,8 @@ class Bridge:
                 log.warning("%s: meta variables may be set to any value; set cyclers.%s.control.limits", name, name)
 
     def _hear(self, incoming: Incoming) -> None:
-        self._commander.hear(incoming)
+        if not self._presence.hear(incoming):
+            self._commander.hear(incoming)
 
     # --- what the bridge says of itself ---
 
@@ -136,15 +172,13 @@ class Bridge:
         return Message(f"{self._topics.bridge}/availability", payload, qos=1, retain=True, keep=False)
 
     def _link_changed(self, connected: bool, text: str) -> None:  # noqa: FBT001  # the link's callback
-        """After the retained topics went out: now the bridge is there, and says so last."""
-        if not connected:
-            return
-        self._guard.new_connection()
-        self._publish_info()
-        self._health.publish()
-        self._link.publish(self._availability(ONLINE))
-        self.ready.set()
-        self.bus.publish(Happening(stamp(self._clock.now()), "broker_connected", f"connected to the broker at {text}"))
+        """After the retained topics went out; that commands are heard is said last."""
+        if connected:
+            self._publish_info()
+            self._health.publish()
+            happened = Happening(stamp(self._clock.now()), "broker_connected", f"connected to the broker at {text}")
+            self.bus.publish(happened)
+        self._presence.link_changed(connected)
 
     def _follow(self, item: Item) -> None:
         """What `info` says of the channels depends on what a cycler said at login."""

@@ -117,8 +117,8 @@ class Commander:
         desk = self._desks.get(topic.cycler)
         station = desk.station if desk else None
         try:
-            if judgement in {Judgement.REFUSE, Judgement.REFUSE_AND_CLEAR}:
-                raise Refusal("retained", "retained commands are not carried out; publish it without the retain flag")
+            if judgement.refusal:
+                raise Refusal("retained", judgement.refusal)
             checks.check_addressee(topic, station)
             self._examine(command, self._desks[topic.cycler], has_own_id=own_id is not None)
         except Refusal as refusal:

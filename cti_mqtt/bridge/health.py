@@ -1,7 +1,7 @@
 """One verdict on health: polls fresh, broker connected, queue under its bound."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cti_mqtt.bridge.bus import Bus, Health
@@ -25,7 +25,9 @@ class HealthWatch:
         bus: where the verdict is published.
         clock: stamps.
         boot: this run of the bridge.
+        started_at: when it began.
         interval_s: how often.
+        more_reasons: what else is not as it should be.
     """
 
     def __init__(
@@ -37,7 +39,9 @@ class HealthWatch:
         clock: Clock,
         *,
         boot: str,
+        started_at: str,
         interval_s: float,
+        more_reasons: Callable[[], list[str]] = list,
     ) -> None:
         self._stations = stations
         self._link = link
@@ -45,8 +49,9 @@ class HealthWatch:
         self._bus = bus
         self._clock = clock
         self._boot = boot
-        self._started_at = stamp(clock.now())
+        self._started_at = started_at
         self._interval_s = interval_s
+        self._more_reasons = more_reasons
         self._told: list[str] = []
 
     async def run(self) -> None:
@@ -84,6 +89,7 @@ class HealthWatch:
             reasons.append(f"{self._link.queue} messages wait for the broker")
         if self._store.problem:
             reasons.append(f"storage: {self._store.problem}; commands other than stop are refused")
+        reasons += self._more_reasons()
         for name, station in self._stations.items():
             age_s = station.last_poll_age_s
             if not station.online:

@@ -13,6 +13,7 @@ import typer
 
 from cti_mqtt import config
 from cti_mqtt.bridge.bridge import Bridge
+from cti_mqtt.bridge.presence import Timing
 from cti_mqtt.cli.embedded_broker import embedded_broker
 from cti_mqtt.cli.logs import LogFormat, LogLevel, set_up
 from cti_mqtt.cli.ports import free_port
@@ -50,7 +51,7 @@ async def _demo(stop: asyncio.Event, mqtt_port: int, cti_port: int, channels: in
         server = await stack.enter_async_context(SimulatedServer(cycler, host=HOST, port=cti_port, file_port=0))
         data_dir = Path(stack.enter_context(TemporaryDirectory(prefix="cti-mqtt-demo-", ignore_cleanup_errors=True)))
         settings = _settings(data_dir, mqtt_port, server.port, server.file_port)
-        bridge = Bridge(settings)
+        bridge = Bridge(settings, timing=Timing(listen=False))  # on a broker of its own
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(bridge.run(stop), name="bridge")
             await bridge.ready.wait()

@@ -1,19 +1,18 @@
 """Retained commands: the rules as a table, and on real brokers with the trap of the empty stop in it."""
 
-import asyncio
 from functools import partial
-from pathlib import Path
 
 import pytest
 
-from cti_mqtt.bridge.retained import ECHO_WITHIN_S, Judgement, RetainedGuard
-from tests.support.brokers import MOSQUITTO_5, BrokerKind, broker_of_kind, needs_mosquitto
+from cti_mqtt.bridge.retained import ECHO_WITHIN_S, SETTLE_S, Judgement, RetainedGuard
+from tests.support.brokers import BrokerKind
 from tests.support.observer import Heard, Observer
-from tests.support.rig import rig, settings, simulated
+from tests.support.rig import rig
 
 STOP, START = "cti/arbin1/channel/1/command/stop", "cti/arbin1/channel/1/command/start"
 TAKE, REFUSE, SWALLOW = Judgement.TAKE, Judgement.REFUSE, Judgement.SWALLOW
 TAKE_AND_CLEAR, REFUSE_AND_CLEAR = Judgement.TAKE_AND_CLEAR, Judgement.REFUSE_AND_CLEAR
+REFUSE_EARLY = Judgement.REFUSE_EARLY
 
 
 class Watch:
@@ -23,6 +22,15 @@ class Watch:
 
     def __call__(self) -> float:
         return self.now
+
+
+def settled(watch: Watch | None = None, *, protocol_5: bool) -> RetainedGuard:
+    """A guard whose subscription has stood for a while."""
+    watch = watch or Watch()
+    guard = RetainedGuard(watch, protocol_5=protocol_5)
+    guard.subscribed()
+    watch.now += SETTLE_S
+    return guard
 
 
 @pytest.mark.parametrize(
@@ -39,49 +47,87 @@ class Watch:
 )
 def test_rules(topic: str, payload: bytes, retain: bool, on_5: Judgement, on_311: Judgement) -> None:
     for five, expected in ((True, on_5), (False, on_311)):
-        guard = RetainedGuard(Watch(), protocol_5=five)
+        guard = settled(protocol_5=five)
         assert guard.judge(topic, payload, retain=retain, is_stop=topic == STOP) is expected
+
+
+class TestTheFirstMomentsAfterSubscribing:
+    @pytest.mark.parametrize(
+        ("after_s", "expected"),
+        [
+            pytest.param(None, REFUSE_EARLY, id="before the broker has confirmed"),
+            pytest.param(0.0, REFUSE_EARLY, id="at once"),
+            pytest.param(SETTLE_S - 0.01, REFUSE_EARLY, id="just before"),
+            pytest.param(SETTLE_S, TAKE, id="settled"),
+        ],
+    )
+    @pytest.mark.parametrize("protocol_5", [True, False])
+    def test_a_message_without_the_flag(self, after_s: float | None, expected: Judgement, protocol_5: bool) -> None:
+        watch = Watch()
+        guard = RetainedGuard(watch, protocol_5=protocol_5)
+        guard.new_connection()
+        if after_s is not None:
+            guard.subscribed()
+            watch.now += after_s
+        for payload in (b"{}", b""):
+            assert guard.judge(START, payload, retain=False, is_stop=False) is (TAKE if protocol_5 else expected)
+            assert guard.judge(STOP, payload, retain=False, is_stop=True) is TAKE
+        flagged = guard.judge(START, b"{}", retain=True, is_stop=False)
+        assert flagged is REFUSE_AND_CLEAR  # a flag tells it all, at any time
+
+    def test_each_subscription_has_its_own(self) -> None:
+        guard = settled(protocol_5=False)
+        guard.new_connection()
+        assert guard.judge(START, b"{}", retain=False, is_stop=False) is REFUSE_EARLY
+        guard.subscribed()
+        assert guard.judge(START, b"{}", retain=False, is_stop=False) is REFUSE_EARLY
+
+    def test_what_is_said(self) -> None:
+        assert "send it again once bridge/availability says online" in (REFUSE_EARLY.refusal or "")
+        refused = {each for each in Judgement if each.refusal}
+        assert refused == {REFUSE, REFUSE_AND_CLEAR, REFUSE_EARLY}
 
 
 class TestTheEmptyMessageThatClears:
     def test_exactly_one_is_swallowed_on_311(self) -> None:
-        guard = RetainedGuard(Watch(), protocol_5=False)
+        guard = settled(protocol_5=False)
         guard.cleared(STOP)
         assert guard.judge(STOP, b"", retain=False, is_stop=True) is SWALLOW
         assert guard.judge(STOP, b"", retain=False, is_stop=True) is TAKE
 
     def test_two_clearings_have_two_echoes(self) -> None:
-        guard = RetainedGuard(Watch(), protocol_5=False)
+        guard = settled(protocol_5=False)
         guard.cleared(STOP)
         guard.cleared(STOP)
         judged = [guard.judge(STOP, b"", retain=False, is_stop=True) for _ in range(3)]
         assert judged == [SWALLOW, SWALLOW, TAKE]
 
     def test_a_stop_with_a_payload_is_never_an_echo(self) -> None:
-        guard = RetainedGuard(Watch(), protocol_5=False)
+        guard = settled(protocol_5=False)
         guard.cleared(STOP)
         assert guard.judge(STOP, b"now", retain=False, is_stop=True) is TAKE
 
     def test_other_topics_have_no_echo(self) -> None:
-        guard = RetainedGuard(Watch(), protocol_5=False)
+        guard = settled(protocol_5=False)
         guard.cleared(START)
         assert guard.judge(STOP, b"", retain=False, is_stop=True) is TAKE
 
     def test_an_echo_that_did_not_come_is_not_waited_for(self) -> None:
         watch = Watch()
-        guard = RetainedGuard(watch, protocol_5=False)
+        guard = settled(watch, protocol_5=False)
         guard.cleared(STOP)
         watch.now += ECHO_WITHIN_S + 0.1
         assert guard.judge(STOP, b"", retain=False, is_stop=True) is TAKE
 
     def test_no_echo_outlives_its_connection(self) -> None:
-        guard = RetainedGuard(Watch(), protocol_5=False)
+        guard = settled(protocol_5=False)
         guard.cleared(STOP)
         guard.new_connection()
+        guard.subscribed()
         assert guard.judge(STOP, b"", retain=False, is_stop=True) is TAKE
 
     def test_there_is_none_on_5(self) -> None:
-        guard = RetainedGuard(Watch(), protocol_5=True)
+        guard = settled(protocol_5=True)
         guard.cleared(STOP)
         assert guard.judge(STOP, b"", retain=False, is_stop=True) is TAKE
 
@@ -145,24 +191,3 @@ class TestOnBrokers:
                 for verb in ("stop", "assign"):
                     await it.observer.wait(f"arbin1/channel/1/command/{verb}", lambda heard: not heard.payload)
                     assert await _stored(port, kind, f"arbin1/channel/1/command/{verb}") == []
-
-
-@needs_mosquitto
-async def test_two_bridges_do_not_clear_each_other_for_ever(tmp_path: Path) -> None:
-    """On MQTT 5 each hears what the other clears: an empty retained message, which leaves nothing to clear."""
-    from cti_mqtt.bridge.bridge import Bridge
-
-    async with broker_of_kind(MOSQUITTO_5, tmp_path) as port, rig(port, 5) as it, simulated() as other:
-        second = settings(port, 5, {"arbin1": other}, mqtt={"client_id": "second"})
-        stop = asyncio.Event()
-        task = asyncio.create_task(Bridge(second).run(stop))
-        await it.ready()
-        await it.observer.until(lambda: len({heard.json["boot"] for heard in it.observer.on("arbin1/readings")}) == 2)
-        it.observer.say("arbin1/channel/1/command/stop", b"now", retain=True)
-        topic = "arbin1/channel/1/command/stop"
-        await it.observer.until(lambda: len([each for each in it.observer.on(topic) if not each.payload]) >= 2)
-        polls = len(it.observer.on("arbin1/readings"))
-        await it.observer.until(lambda: len(it.observer.on("arbin1/readings")) > polls + 6)
-        assert len(it.observer.on(topic)) <= 4
-        stop.set()
-        await task

@@ -24,7 +24,7 @@ from cti_mqtt.cti.results import AssignResult, SetMetaVariableResult, StartResul
 from tests.peers.conftest import SPOOFED_CHANNELS, incumbent
 from tests.support.brokers import AMQTT, HOST, broker_of_kind
 from tests.support.observer import Observer
-from tests.support.rig import quick_backoff, settings
+from tests.support.rig import QUICK, quick_backoff, settings
 
 CHANNELS = range(1, SPOOFED_CHANNELS + 1)
 
@@ -96,7 +96,7 @@ async def bridged(spoofer: Any, folder: Path) -> AsyncIterator[Observer]:
     """A bridge for it; who hears and commands."""
     async with broker_of_kind(AMQTT, folder) as port, Observer.connect(port, AMQTT.protocol) as observer:
         servers: Any = {"arbin1": SimpleNamespace(port=spoofer.port, file_port=spoofer.port)}
-        bridge = Bridge(settings(port, AMQTT.protocol, servers), backoff=quick_backoff)
+        bridge = Bridge(settings(port, AMQTT.protocol, servers), backoff=quick_backoff, timing=QUICK)
         stop = asyncio.Event()
         task = asyncio.create_task(bridge.run(stop), name="bridge under test")
         try:
@@ -114,6 +114,7 @@ async def test_bridge_publishes_all_its_channels(spoofer: Any, tmp_path: Path) -
         )
         last = whole.json["channels"][-1]
         assert (last["channel"], last["voltage_v"], last["status"]) == (3, 3.25, "Rest")
+        await observer.wait("bridge/availability", lambda heard: heard.payload == b"online")
         refused = await observer.ask("arbin1/channel/3", "start", {"test_name": "T1"})
         assert (refused["outcome"], refused["reason"]) == ("refused", "no_control_right")
 
@@ -123,6 +124,7 @@ async def test_bridge_controls_it(spoofer: Any, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(Msg.Login.Server.msg_specific_template["allow_control"], "value", 1)
     async with bridged(spoofer, tmp_path) as observer:
         await observer.wait("arbin1/readings")
+        await observer.wait("bridge/availability", lambda heard: heard.payload == b"online")
         mits_7 = {"schedule": "CCCV.sdx", "capacity_ah": 2.5, "values": {str(n): 0.0 for n in range(1, 17)}}
         for verb, body in (("assign", mits_7), ("set_mv", {"values": {"1": 2.5}}), ("start", {"test_name": "T1"})):
             result = await observer.ask("arbin1/channel/3", verb, body)

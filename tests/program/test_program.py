@@ -177,6 +177,7 @@ class TestRun:
                     Observer.connect(port, "3.1.1") as observer,
                 ):
                     await observer.wait("arbin1/readings")
+                    await observer.wait("bridge/availability", lambda heard: heard.payload == b"online")
                     await observer.ask("arbin1/channel/1", "assign", {"schedule": "CCCV.sdx"})
                     server.disconnect_all()
                     await it.wait_for("closed the connection")

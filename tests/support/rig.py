@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from cti_mqtt.bridge.bridge import Bridge
+from cti_mqtt.bridge.presence import Timing
 from cti_mqtt.client import Backoff
 from cti_mqtt.config import Config
 from cti_mqtt.simulator import (
@@ -25,6 +26,7 @@ from tests.support.brokers import HOST
 from tests.support.observer import Observer
 
 PASSWORD = "s3cret-Pa55"
+QUICK = Timing(listen_extra_s=0.1, settle_s=0.05, taken_wait_s=(0.5, 1.0))  # tests are impatient
 CONTROL = {"enabled": True, "verbs": "all", "channels": "all"}
 
 
@@ -114,6 +116,7 @@ async def rig(
     cycler: Mapping[str, Any] | None = None,
     cyclers: tuple[str, ...] = ("arbin1",),
     simulator: Mapping[str, Any] | None = None,
+    timing: Timing = QUICK,
     **top: Any,
 ) -> AsyncIterator[Rig]:
     """A running bridge with everything around it."""
@@ -125,7 +128,7 @@ async def rig(
         base = top.get("mqtt", {}).get("base_topic", "cti")
         observer = await stack.enter_async_context(Observer.connect(broker_port, protocol, base))
         stop = asyncio.Event()
-        bridge = Bridge(settings(broker_port, protocol, servers, cycler, **top), backoff=quick_backoff)
+        bridge = Bridge(settings(broker_port, protocol, servers, cycler, **top), backoff=quick_backoff, timing=timing)
         task = asyncio.create_task(bridge.run(stop), name="bridge under test")
         try:
             yield Rig(servers, observer, stop, bridge)

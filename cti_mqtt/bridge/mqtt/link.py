@@ -9,15 +9,18 @@ What happens to messages while the broker is away, or slow, stands in `outbox`.
 import asyncio
 import contextlib
 import logging
+import random
 import ssl
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from cti_mqtt.bridge.mqtt.session import Callbacks, Incoming, Session, Subscription, stop, subscribe_options
+from cti_mqtt.bridge.mqtt.session import Callbacks, Incoming, Session, Subscription, settle, stop, subscribe_options
+from cti_mqtt.bridge.mqtt.takeover import Takeovers
 from cti_mqtt.bridge.outbox import Message, Outbox
 from cti_mqtt.client import Backoff
 from cti_mqtt.config import Mqtt, missing_files
@@ -26,6 +29,7 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
 LONGEST_WAIT_S = 30.0  # a broker that comes back is wanted soon
+TAKEN_WAIT_S = (20.0, 40.0)  # at least and at most, where another client has our client id: no use to fight for it
 DRAIN_INTERVAL_S = 0.05
 FLUSH_CHECK_S = 0.01
 PACKET_OVERHEAD = 64  # fixed header, packet id and properties, generously
@@ -38,9 +42,14 @@ class MqttLink:
         settings: where the broker is.
         on_message: called in the event loop for everything heard.
         subscriptions: what to hear.
+        commands: what to hear besides while `hear_commands` is switched on; at first it is not.
         will: what the broker publishes if this client is gone without a word.
         on_state: called in the event loop with True and a text after connecting, False and the reason after losing it.
+        on_commands: called in the event loop when the broker has confirmed the subscriptions to `commands`; after a
+            reconnection behind `on_state`.
+        on_taken: called in the event loop with a text when another client took the place of this one, or seems to.
         backoff: how long to wait between attempts.
+        taken_wait_s: how long to wait, at least and at most, after another client took the place of this one.
     """
 
     def __init__(
@@ -49,16 +58,26 @@ class MqttLink:
         on_message: Callable[[Incoming], None],
         *,
         subscriptions: Sequence[Subscription] = (),
+        commands: Sequence[Subscription] = (),
         will: Message | None = None,
         on_state: Callable[[bool, str], None] = lambda _connected, _text: None,
+        on_commands: Callable[[], None] = lambda: None,
+        on_taken: Callable[[str], None] = lambda _text: None,
         backoff: Backoff | None = None,
+        taken_wait_s: tuple[float, float] = TAKEN_WAIT_S,
     ) -> None:
         self._settings = settings
         self._on_message = on_message
         self._subscriptions = subscriptions
+        self._commands = commands
+        self._hears_commands = False
         self._will = will
         self._on_state = on_state
+        self._on_commands = on_commands
+        self._on_taken = on_taken
         self._backoff = backoff or Backoff(longest_s=LONGEST_WAIT_S)
+        self._taken_wait_s = taken_wait_s
+        self._takeovers = Takeovers()
         self._client: Client | None = None
         self._session: Session | None = None
         self._outbox = Outbox(self._is_open, self._hand_over)
@@ -167,41 +186,62 @@ class MqttLink:
 
     async def run(self) -> None:
         """Stay connected until cancelled; then part from the broker in order."""
+        loop = asyncio.get_running_loop()
         while True:
-            reason = await self._one_session()
+            session = Session(loop.create_future(), loop.create_future(), loop.create_future())
+            reason = await self._one_session(session)
             if reason != self._failure:
                 log.warning("MQTT: %s", reason)
                 self._on_state(False, reason)  # noqa: FBT003  # the callback's one argument
             self._failure = reason
-            await asyncio.sleep(self._backoff.next_s())
+            await asyncio.sleep(self._taken_wait() if session.taken else self._backoff.next_s())
 
-    async def _one_session(self) -> str:
+    def _taken_wait(self) -> float:
+        return random.uniform(*self._taken_wait_s)  # noqa: S311  # jitter, no secret
+
+    async def _one_session(self, session: Session) -> str:
         """One connection, from attempt to end; why it ended."""
-        loop = asyncio.get_running_loop()
-        session = Session(loop.create_future(), loop.create_future(), loop.create_future())
         where = f"{self._settings.host}:{self._settings.port}"
         try:
             client = self._make_client(session)
             await asyncio.to_thread(self._connect, client)
         except (OSError, ssl.SSLError, ValueError) as error:
+            self._takeovers.not_accepted()
             return f"cannot connect to the broker at {where}: {error}"
         client.loop_start()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 accepted, text = await session.connected
-                if not accepted:
-                    return f"the broker at {where} refused the connection: {text}"
-                problem = await self._subscribe(client, session)
-            if problem:
-                return f"the broker at {where} refused a subscription: {problem}"
-            self._begin(client, session, where)
-            reason = await session.lost
-            return f"lost the broker at {where}: {reason}"
+            if not accepted:
+                self._takeovers.not_accepted()
+                return f"the broker at {where} refused the connection: {text}"
+            return await self._accepted_session(client, session, where)
         except TimeoutError:
+            self._takeovers.not_accepted()
             return f"the broker at {where} did not answer within {CONNECT_TIMEOUT_S:g} s"
         finally:
             self._end(session)
             await asyncio.shield(asyncio.to_thread(stop, client))
+
+    async def _accepted_session(self, client: Client, session: Session, where: str) -> str:
+        """A connection that the broker accepted, to its end; why it ended."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            heard_commands = self._hears_commands
+            problem = await self._subscribe(client, session)
+        if problem and not session.lost.done():
+            return f"the broker at {where} refused a subscription: {problem}"
+        if not session.lost.done():
+            self._begin(client, session, where, heard_commands=heard_commands)
+        reason = await session.lost
+        lasted_s = loop.time() - began
+        if text := self._takeovers.ended(lasted_s, taken=session.taken, goodbye=session.goodbye):
+            log.error("MQTT: %s", text)
+            self._on_taken(text)
+        if not self._takeovers.suspected:
+            self._backoff.reset()
+        return f"lost the broker at {where}: {reason}"
 
     def _make_client(self, session: Session) -> Client:
         settings = self._settings
@@ -223,6 +263,7 @@ class MqttLink:
             client.tls_set(files["ca_file"], files["cert_file"], files["key_file"])
         if self._will:
             client.will_set(self._will.topic, self._will.payload, self._will.qos, self._will.retain)
+        client.on_socket_open = _send_at_once
         Callbacks(session, asyncio.get_running_loop(), self._deliver).install(client)
         return client
 
@@ -237,24 +278,57 @@ class MqttLink:
         client.connect(settings.host, settings.port, settings.keepalive_s, clean_start=True, properties=properties)
 
     async def _subscribe(self, client: Client, session: Session) -> str | None:
-        """Ask for all subscriptions; what the broker has against them."""
-        if not self._subscriptions:
+        """Ask for all subscriptions that are wanted; what the broker has against them."""
+        wanted = [*self._subscriptions, *(self._commands if self._hears_commands else ())]
+        if not wanted:
             return None
-        if self.protocol_5:
-            client.subscribe([(each.topic, subscribe_options(each)) for each in self._subscriptions])
-        else:
-            client.subscribe([(each.topic, 1) for each in self._subscriptions])
+        self._ask(client, session, wanted, partial(settle, session.subscribed))
         return await session.subscribed
 
-    def _begin(self, client: Client, session: Session, where: str) -> None:
+    def _ask(
+        self, client: Client, session: Session, wanted: Sequence[Subscription], answered: Callable[[str | None], None]
+    ) -> None:
+        if self.protocol_5:
+            _, mid = client.subscribe([(each.topic, subscribe_options(each)) for each in wanted])
+        else:
+            _, mid = client.subscribe([(each.topic, 1) for each in wanted])
+        if mid is not None:  # None: the connection is gone already, and the next one asks again
+            session.answers[mid] = answered
+
+    def hear_commands(self, on: bool) -> None:  # noqa: FBT001  # a switch
+        """Switch the subscriptions to `commands` on or off, now and for the connections to come."""
+        if on != self._hears_commands:
+            self._hears_commands = on
+            if self._client and self._session:
+                self._switch_commands(self._client, self._session)
+
+    def _switch_commands(self, client: Client, session: Session) -> None:
+        if self._hears_commands:
+            self._ask(client, session, self._commands, partial(self._commands_answered, session))
+        else:
+            client.unsubscribe([each.topic for each in self._commands])
+
+    def _commands_answered(self, session: Session, problem: str | None) -> None:
+        """The broker's answer while connected; without commands the connection is worth nothing."""
+        if problem:
+            settle(session.lost, f"it refused a subscription: {problem}")
+        elif self._hears_commands and session is self._session:
+            self._on_commands()
+
+    def _begin(self, client: Client, session: Session, where: str, *, heard_commands: bool) -> None:
         self._client, self._session = client, session
+        if heard_commands != self._hears_commands:  # switched while it connected
+            self._switch_commands(client, session)
         self._failure = ""
-        self._backoff.reset()
+        if not self._takeovers.suspected:
+            self._backoff.reset()
         log.info("MQTT: connected to %s", where)
         self._outbox.begin_anew()
         self._outbox.drain()
         self._ready.set()
         self._on_state(True, where)  # noqa: FBT003  # the callback's one argument
+        if heard_commands and self._hears_commands:
+            self._on_commands()
         self._drain_soon()
         early, session.early = session.early, None
         for incoming in early or ():
@@ -272,3 +346,9 @@ class MqttLink:
         if self._session is session:
             self._session = None
             self._outbox.take_back(message for info, message in session.pending if not info.is_published())
+
+
+def _send_at_once(client: Client, userdata: object, sock: socket.socket) -> None:
+    """A result must not wait for the broker to acknowledge what went before it (Nagle's algorithm: 40 ms)."""
+    del client, userdata
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

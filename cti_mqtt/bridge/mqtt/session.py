@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 MAX_IN_PAHO = 5000  # messages that paho holds; beyond, the rules above apply
 MAX_BYTES_IN_PAHO = 16 * 1024 * 1024
 GOODBYE_S = 2.0  # for an orderly end; then the socket is cut
+SESSION_TAKEN_OVER = 0x8E  # why a broker ends a connection: another client came with the same client id (MQTT 5)
 RETAIN_ONLY_LIVE = 2  # retain handling: the broker sends no stored message
 
 
@@ -54,12 +55,19 @@ class Session:
     """One connection to the broker.
 
     Attributes:
+        lost: why it ended.
+        goodbye: whether the broker gave a reason when it ended it (MQTT 5).
+        taken: whether that was that another client took its place.
+        answers: who waits for the broker's answer to which subscription; called with what it has against it, or None.
         early: what came before we were ready to answer: a stored message may be here before its subscription's answer.
     """
 
     connected: asyncio.Future[tuple[bool, str]]
     lost: asyncio.Future[str]
     subscribed: asyncio.Future[str | None]
+    goodbye: bool = False
+    taken: bool = False
+    answers: dict[int, Callable[[str | None], None]] = field(default_factory=dict)
     max_packet: int | None = None
     pending: deque[tuple[MQTTMessageInfo, Message]] = field(default_factory=deque)
     pending_bytes: int = 0
@@ -69,6 +77,17 @@ class Session:
         """Remember that paho has it."""
         self.pending.append((info, message))
         self.pending_bytes += len(message.payload)
+
+    def answer(self, mid: int, problem: str | None) -> None:
+        """The broker answered a subscription."""
+        if told := self.answers.pop(mid, None):
+            told(problem)
+
+    def end(self, reason: str) -> None:
+        """It is over: whoever waits for something need not."""
+        settle(self.lost, reason)
+        settle(self.subscribed, reason)
+        settle(self.connected, (False, f"{reason} (does it speak the MQTT version of mqtt.protocol?)"))
 
     def in_paho(self) -> int:
         """How many messages paho still holds."""
@@ -130,23 +149,21 @@ class Callbacks:
         self, client: Client, userdata: Any, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
     ) -> None:
         self._session.max_packet = getattr(properties, "MaximumPacketSize", None)
-        self._call(_settle, self._session.connected, (not reason.is_failure, str(reason)))
+        self._call(settle, self._session.connected, (not reason.is_failure, str(reason)))
 
     def _on_disconnect(
         self, client: Client, userdata: Any, flags: DisconnectFlags, reason: ReasonCode, properties: Properties | None
     ) -> None:
         text = "the connection broke" if str(reason) == "Unspecified error" else str(reason)
-        self._call(
-            _settle, self._session.connected, (False, f"{text} (does it speak the MQTT version of mqtt.protocol?)")
-        )
-        self._call(_settle, self._session.subscribed, text)
-        self._call(_settle, self._session.lost, text)
+        self._session.goodbye = flags.is_disconnect_packet_from_server
+        self._session.taken = self._session.goodbye and reason.value == SESSION_TAKEN_OVER
+        self._call(self._session.end, text)
 
     def _on_subscribe(
         self, client: Client, userdata: Any, mid: int, reasons: list[ReasonCode], properties: Properties | None
     ) -> None:
         refused = next((str(reason) for reason in reasons if reason.is_failure), None)
-        self._call(_settle, self._session.subscribed, refused)
+        self._call(self._session.answer, mid, refused)
 
     def _on_message(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
         try:
@@ -169,6 +186,7 @@ class Callbacks:
         )
 
 
-def _settle(future: asyncio.Future[Any], value: object) -> None:
+def settle(future: asyncio.Future[Any], value: object) -> None:
+    """Give a future its value, unless it has one."""
     if not future.done():
         future.set_result(value)
