@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -37,15 +38,23 @@ MOSQUITTOS = [
 @asynccontextmanager
 async def second_bridge(it: Rig, port: int, kind: BrokerKind) -> AsyncIterator[Bridge]:
     """Another bridge, the younger one, for the same cycler, on the same base topic, with a client id of its own."""
-    second = settings(port, kind.protocol, it.servers, mqtt={"client_id": "second"}, health_interval_s=INTERVAL_S)
-    stop = asyncio.Event()
-    bridge = Bridge(second, backoff=quick_backoff, timing=QUICK)
-    task = asyncio.create_task(bridge.run(stop), name="second bridge")
-    try:
-        yield bridge
-    finally:
-        stop.set()
-        await task
+    with TemporaryDirectory(prefix="cti-mqtt-second-") as data_dir:
+        second = settings(
+            port,
+            kind.protocol,
+            it.servers,
+            mqtt={"client_id": "second"},
+            health_interval_s=INTERVAL_S,
+            data_dir=data_dir,
+        )
+        stop = asyncio.Event()
+        bridge = Bridge(second, backoff=quick_backoff, timing=QUICK)
+        task = asyncio.create_task(bridge.run(stop), name="second bridge")
+        try:
+            yield bridge
+        finally:
+            stop.set()
+            await task
 
 
 def events(it: Rig, kind: str) -> list[str]:

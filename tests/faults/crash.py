@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cti_mqtt.simulator import NO_FAULTS, Faults
 from tests.faults.judgement import OK, Evidence, deeds, dossier, problems
-from tests.faults.orders import Deck
+from tests.faults.orders import Deck, Order
 from tests.faults.sender import Sender
 from tests.faults.store import check_store, unfinished
 from tests.faults.world import Entry, FaultError, World, broker, check_log, log_of, plainly, world
@@ -97,6 +97,7 @@ class Siege:
         self._plan = plan
         self._rng = rng
         self._deck = Deck(place.base, rng)
+        self._learned = 0
         self.figures = Figures()
 
     async def run(self) -> Figures:
@@ -148,12 +149,21 @@ class Siege:
         self._sender.say_again()
         killer = asyncio.create_task(self._kill_at(bridge, moment))
         for _ in range(self._share()):
-            self._sender.send(self._deck.next())
+            self._sender.send(self._next())
             if self._rng.random() < 0.3:
                 self._sender.say_again()  # an impatient one: again while the first is on its way
             if self._rng.random() < 0.4:
                 await asyncio.sleep(self._rng.uniform(0, 0.06))
         await killer
+
+    def _next(self) -> Order:
+        """Another order, in the light of what was heard since the last."""
+        news = self._sender.answers[self._learned :]
+        self._learned += len(news)
+        for answer in news:
+            if answer.body["channel"] is not None and answer.body["status_after"] and not answer.body["duplicate"]:
+                self._deck.learn(answer.body["channel"], answer.body["status_after"])
+        return self._deck.next()
 
     def _share(self) -> int:
         """How many new orders this life gets: on average, so that a tenth is left for the last."""
@@ -204,7 +214,7 @@ class Siege:
             await self._online(bridge)
             while (left := self._plan.commands - len(self._sender.orders)) > 0:
                 for _ in range(min(left, LAST_BURST)):
-                    self._sender.send(self._deck.next())
+                    self._sender.send(self._next())
                 await self._answered(bridge)
             await self._answered(bridge)
             self._sender.say_again(everything=True)
@@ -228,7 +238,10 @@ class Siege:
         sender, figures = self._sender, self.figures
         figures.commands.update(order.verb for order in sender.orders.values())
         figures.messages = sender.messages
-        figures.outcomes.update(f"{answer.body['command']} {answer.body['outcome']}" for answer in sender.answers)
+        figures.outcomes.update(
+            f"{answer.body['command']} {'refused for now' if answer.passing else answer.body['outcome']}"
+            for answer in sender.answers
+        )
         figures.duplicates = sum(answer.body["duplicate"] for answer in sender.answers)
         figures.executed.update(deed.verb for deed in deeds(self._place.asked) if deed.done)
         figures.executed["stop"] += sum(
@@ -264,13 +277,15 @@ async def campaign(folder: Path, plan: Plan, worlds: int, limit_s: float) -> Fig
     """
     total = Figures()
     with plainly():
-        async with asyncio.timeout(limit_s), broker(folder) as port, asyncio.TaskGroup() as tasks:
-            running = [
-                tasks.create_task(besiege(f"w{number}", port, _part(plan, number, worlds), folder, slow=number % 2 > 0))
-                for number in range(worlds)
-            ]
-    for each in running:
-        total.add(each.result())
+        async with asyncio.timeout(limit_s), broker(folder) as port:
+            parts = [_part(plan, number, worlds) for number in range(worlds)]
+            sieges = [besiege(f"w{n}", port, part, folder, slow=n % 2 > 0) for n, part in enumerate(parts)]
+            ends = await asyncio.gather(*sieges, return_exceptions=True)  # what one world shows is not the others' end
+        if errors := [each for each in ends if isinstance(each, BaseException)]:
+            raise BaseExceptionGroup("worlds that went wrong", errors)
+    for each in ends:
+        assert isinstance(each, Figures)
+        total.add(each)
     return total
 
 

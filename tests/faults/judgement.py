@@ -9,6 +9,8 @@ from tests.faults.orders import Order
 from tests.faults.world import CYCLER, Entry
 
 OK = 0
+# What is said of a message before the record is asked: whoever hears it may send the command again.
+PASSING = frozenset({"retained", "not_connected"})
 
 
 class Deed(NamedTuple):
@@ -17,6 +19,7 @@ class Deed(NamedTuple):
     Attributes:
         mark: what tells whose it is: a test name, a barcode, a value.
         done: whether it took effect.
+        time: as in results.
     """
 
     verb: str
@@ -24,6 +27,7 @@ class Deed(NamedTuple):
     mark: object
     done: bool
     reason: str
+    time: str
 
 
 class Answer(NamedTuple):
@@ -31,6 +35,12 @@ class Answer(NamedTuple):
 
     target: str
     body: Mapping[str, Any]
+
+    @property
+    def passing(self) -> bool:
+        """Whether it speaks of this message only, not of the command."""
+        body = self.body
+        return body["outcome"] == "refused" and body["reason"] in PASSING and not body["duplicate"]
 
 
 @dataclass(frozen=True)
@@ -53,19 +63,23 @@ def deeds(record: Iterable[Entry]) -> Iterator[Deed]:
             case "start":
                 found = {result["channel"]: result for result in results}
                 for channel in asked["channels"]:
-                    yield _deed("start", channel, asked["test_name"], found.get(channel))
+                    yield _deed("start", channel, asked["test_name"], found.get(channel), entry["time"])
             case "assign":
-                yield _deed("assign", asked["channel"], asked["barcode"], results[0] if results else None)
+                yield _deed(
+                    "assign", asked["channel"], asked["barcode"], results[0] if results else None, entry["time"]
+                )
             case "set_meta_variable":
-                yield _deed("set_mv", asked["channel"], asked["value"], results[0] if results else None)
+                yield _deed("set_mv", asked["channel"], asked["value"], results[0] if results else None, entry["time"])
             case "update_meta_variables":  # taken as a whole or not at all
                 for each in asked["updates"]["entries"]:
-                    yield _deed("set_mv", each["channel"], each["value"], results[0] if results else None)
+                    yield _deed(
+                        "set_mv", each["channel"], each["value"], results[0] if results else None, entry["time"]
+                    )
 
 
-def _deed(verb: str, channel: int, mark: object, result: Mapping[str, Any] | None) -> Deed:
+def _deed(verb: str, channel: int, mark: object, result: Mapping[str, Any] | None, time: str) -> Deed:
     done = result is not None and result["code"] == OK
-    return Deed(verb, channel, mark, done, "" if result is None else str(result["reason"]))
+    return Deed(verb, channel, mark, done, "" if result is None else str(result["reason"]), time)
 
 
 # --- judged ---
@@ -81,6 +95,7 @@ def problems(evidence: Evidence) -> list[str]:
         *_disagreements(evidence),
         *_first_results(evidence),
         *_lies(evidence, every),
+        *_late_refusals(evidence, every),
     ]
 
 
@@ -110,7 +125,7 @@ def _strangers(evidence: Evidence, every: Sequence[Deed]) -> Iterator[str]:
 
 
 def _unanswered(evidence: Evidence) -> Iterator[str]:
-    heard = {(answer.body["id"], answer.target) for answer in evidence.answers}
+    heard = {(answer.body["id"], answer.target) for answer in evidence.answers if not answer.passing}
     for order in evidence.orders.values():
         if (order.id, order.target) not in heard:
             yield f"{order.id} has no result"
@@ -122,7 +137,7 @@ def _disagreements(evidence: Evidence) -> Iterator[str]:
         order = evidence.orders.get(answer.body["id"])
         if order is None:
             yield f"a result that nobody asked for: {answer.body}"
-        elif order.once:
+        elif order.once and not answer.passing:
             for where, outcome in outcomes(answer):
                 said.setdefault((order.id, where), set()).add(outcome)
     for (identity, where), found in said.items():
@@ -142,7 +157,7 @@ def _first_results(evidence: Evidence) -> Iterator[str]:
     firsts = Counter(
         (answer.body["id"], answer.target)
         for answer in evidence.answers
-        if not answer.body["duplicate"] and answer.body["command"] != "stop"
+        if not answer.body["duplicate"] and answer.body["command"] != "stop" and not answer.passing
     )
     for (identity, where), times in firsts.items():
         if times > 1:
@@ -155,7 +170,7 @@ def _lies(evidence: Evidence, every: Sequence[Deed]) -> Iterator[str]:
     done = Counter((deed.mark, deed.channel) for deed in every if deed.verb != "assign" and deed.done)
     assigned = Counter((deed.mark, deed.channel) for deed in every if deed.verb == "assign" and deed.done)
     said: dict[tuple[str, str, str], None] = {}
-    for answer in evidence.answers:
+    for answer in (answer for answer in evidence.answers if not answer.passing):
         said |= dict.fromkeys((answer.body["id"], where, outcome) for where, outcome in outcomes(answer))
     for identity, where, outcome in said:
         order = evidence.orders.get(identity)
@@ -173,11 +188,26 @@ def _lies(evidence: Evidence, every: Sequence[Deed]) -> Iterator[str]:
             yield f"{identity}: {outcome} on {where}, but it was {facts}"
 
 
-def dossier(evidence: Evidence, found: Iterable[str], limit: int = 3) -> str:
+def _late_refusals(evidence: Evidence, every: Sequence[Deed]) -> Iterator[str]:
+    """Whoever is told that nothing was sent must not have been sent before."""
+    sent: dict[object, str] = {}
+    for deed in every:
+        sent.setdefault(deed.mark, deed.time)
+    for answer in evidence.answers:
+        order = evidence.orders.get(answer.body["id"])
+        if order is None or not order.once or not answer.passing:
+            continue
+        first = sent.get(order.id if order.value is None else order.value)
+        if first is not None and first < answer.body["received_at"]:
+            reason, received = answer.body["reason"], answer.body["received_at"]
+            yield f"{order.id}: refused, {reason}, when it came at {received}, but it had been sent at {first}"
+
+
+def dossier(evidence: Evidence, found: Iterable[str], orders: int = 3, results: int = 6) -> str:
     """All that is known of the first few orders that problems name, for people."""
     text = "\n".join(found)
     lines = []
-    for order in [order for order in evidence.orders.values() if order.id in text or repr(order.value) in text][:limit]:
+    for order in [order for order in evidence.orders.values() if order.id in text or repr(order.value) in text][:orders]:
         lines.append(f"{order.id}, sent to {order.target}: {order.body.decode()}")
         lines += [
             f"  {answer.target}: {dict(answer.body)}" for answer in evidence.answers if answer.body["id"] == order.id

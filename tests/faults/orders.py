@@ -9,6 +9,7 @@ from tests.faults.world import CHANNELS, CYCLER
 
 SCHEDULES = ("CCCV.sdx", "Discharge.sdx", "Formation.sdx")  # none of them ends within a test
 VERBS = ("start", "set_mv", "stop")
+AT_REST = frozenset({"Idle", "Finished"})  # as results show a channel without a test
 MAX_GROUP = 3  # channels of a command to the cycler
 VARIABLES = 16
 
@@ -55,6 +56,13 @@ class Deck:
         self._rng = rng
         self._given = 0
         self._running: set[int] = set()
+
+    def learn(self, channel: int, status: str) -> None:
+        """What a result showed."""
+        if status in AT_REST:
+            self._running.discard(channel)
+        else:
+            self._running.add(channel)
 
     def next(self) -> Order:
         """Another one."""

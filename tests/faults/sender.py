@@ -1,4 +1,7 @@
-"""Says each order again and again until it is answered, and keeps every result."""
+"""Says each order again and again until it is answered, and keeps every result.
+
+A refusal of a message that came too early (`retained` on 3.1.1, `not_connected`) is no answer: it says to send again.
+"""
 
 import asyncio
 import contextlib
@@ -110,6 +113,6 @@ class Sender:
             answer = Answer(leaf.removesuffix("/result"), json.loads(heard.payload))
             self.answers.append(answer)
             order = self.orders.get(answer.body["id"])
-            if order is not None and order.target == answer.target:
+            if order is not None and order.target == answer.target and not answer.passing:
                 self.open.pop(order.id, None)
             self._news.set()

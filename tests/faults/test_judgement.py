@@ -19,19 +19,27 @@ def order(identity: str, verb: str, *channels: int, value: float | None = None) 
     return Order(identity, verb, channels, len(channels) > 1, json.dumps({"id": identity}).encode(), value)
 
 
+NOON = "2026-01-02T12:00:00.000Z"
+
+
 def answer(where: str, identity: str, outcome: str = "succeeded", **more: Any) -> Answer:
-    return Answer(where, {"id": identity, "command": "start", "outcome": outcome, "duplicate": False, **more})
+    body = {"id": identity, "command": "start", "outcome": outcome, "reason": "ok", "duplicate": False, **more}
+    return Answer(where, {"received_at": NOON, **body})
+
+
+def entry(command: str, arguments: dict[str, Any], results: list[dict[str, Any]]) -> Entry:
+    return {"time": NOON, "command": command, "arguments": arguments, "results": results}
 
 
 def started(identity: str, *channels: int, code: int = 0) -> Entry:
     results = [{"channel": channel, "code": code, "reason": "ok" if code == 0 else "running"} for channel in channels]
-    return {"command": "start", "arguments": {"test_name": identity, "channels": list(channels)}, "results": results}
+    return entry("start", {"test_name": identity, "channels": list(channels)}, results)
 
 
 def updated(value: float, channel: int, code: int = 0, reason: str = "ok") -> Entry:
     entries = [{"channel": channel, "value": value}]
     results = [{"channel": channel, "code": code, "reason": reason}]
-    return {"command": "update_meta_variables", "arguments": {"updates": {"entries": entries}}, "results": results}
+    return entry("update_meta_variables", {"updates": {"entries": entries}}, results)
 
 
 @dataclass
@@ -61,6 +69,16 @@ def test_all_is_well() -> None:
     assert Case().problems() == []
 
 
+def for_now(time: str) -> Answer:
+    return answer(SEVEN, "a", "refused", reason="not_connected", received_at=f"2026-01-02T{time}Z")
+
+
+def test_a_refusal_for_now_may_come_before() -> None:
+    case = Case()
+    case.answers.insert(0, for_now("11:59:59.999"))
+    assert case.problems() == []
+
+
 TOO_SOON = "updated_within_200_ms"
 
 
@@ -79,6 +97,7 @@ TOO_SOON = "updated_within_200_ms"
         (lambda case: case.answers.append(answer(CYCLER, "b", "failed", duplicate=True)), "results on arbin1 disagree"),
         (lambda case: case.answers.append(answer(SEVEN, "a")), "2 results on .*/7 do not say that they are duplicates"),
         (lambda case: case.answers.append(answer(SEVEN, "x")), "a result that nobody asked for"),
+        (lambda case: case.answers.append(for_now("12:00:00.001")), "a: refused, not_connected, .* had been sent at"),
     ],
 )
 def test_something_is_wrong(spoil: Callable[[Case], object], problem: str) -> None:

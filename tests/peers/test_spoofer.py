@@ -96,7 +96,8 @@ async def bridged(spoofer: Any, folder: Path) -> AsyncIterator[Observer]:
     """A bridge for it; who hears and commands."""
     async with broker_of_kind(AMQTT, folder) as port, Observer.connect(port, AMQTT.protocol) as observer:
         servers: Any = {"arbin1": SimpleNamespace(port=spoofer.port, file_port=spoofer.port)}
-        bridge = Bridge(settings(port, AMQTT.protocol, servers), backoff=quick_backoff, timing=QUICK)
+        chosen = settings(port, AMQTT.protocol, servers, data_dir=folder / "data")
+        bridge = Bridge(chosen, backoff=quick_backoff, timing=QUICK)
         stop = asyncio.Event()
         task = asyncio.create_task(bridge.run(stop), name="bridge under test")
         try:

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import sqlite3
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,7 +103,7 @@ class TestPrinting:
         assert (status, json.loads(output)["what"]) == (0, "lease expired")
 
     async def test_a_pipe_that_ends_early(self, folder: Path) -> None:
-        done = run("sh", "-c", f'python -m cti_mqtt audit --data-dir "{folder}" | head -1')
+        done = run("sh", "-c", f'"{sys.executable}" -m cti_mqtt audit --data-dir "{folder}" | head -1')
         assert "Traceback" not in done.stderr
 
 
@@ -151,7 +152,7 @@ class TestVerifying:
         assert (status, output) == (0, f"{file_in(tmp_path)}: the chain is whole: 0 entries, head {FIRST_HASH}\n")
 
     def test_the_verdict_stays_out_of_an_export(self, folder: Path) -> None:
-        done = run("python", "-m", "cti_mqtt", "audit", "--data-dir", folder, "--verify", "--format", "json")
+        done = run(sys.executable, "-m", "cti_mqtt", "audit", "--data-dir", folder, "--verify", "--format", "json")
         assert done.returncode == 0
         assert "4 entries" in done.stderr
         assert len([json.loads(line) for line in done.stdout.splitlines()]) == 4

@@ -120,6 +120,7 @@ class TestWatch:
 def write_config(folder: Path, broker_port: int, cti_port: int, **cycler: object) -> Path:
     path = folder / "config.yaml"
     settings = {
+        "data_dir": "data",
         "health_interval_s": 0.5,
         "mqtt": {"host": HOST, "port": broker_port, "protocol": "3.1.1"},
         "cyclers": {"arbin1": {"host": HOST, "port": cti_port, "poll_interval_s": 0.2, **cycler}},

@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import logging
 import random
+import socket
 import ssl
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -348,7 +350,7 @@ class MqttLink:
             self._outbox.take_back(message for info, message in session.pending if not info.is_published())
 
 
-def _send_at_once(client: Client, userdata: object, sock: socket.socket) -> None:
+def _send_at_once(client: Client, userdata: object, sock: Any) -> None:
     """A result must not wait for the broker to acknowledge what went before it (Nagle's algorithm: 40 ms)."""
     del client, userdata
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
