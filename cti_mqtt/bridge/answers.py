@@ -4,7 +4,6 @@ A result is put on record before it is published: what was said once is said aga
 waited for.
 """
 
-import json
 import logging
 from asyncio import Future
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from cti_mqtt.bridge.checks import Refusal
 from cti_mqtt.bridge.clock import Clock, stamp
 from cti_mqtt.bridge.mqtt import Incoming
 from cti_mqtt.bridge.orders import CYCLER_VERBS
+from cti_mqtt.bridge.payloads import encode
 from cti_mqtt.bridge.station import Station
 from cti_mqtt.bridge.store import CommandKey, Store, StoredResult
 from cti_mqtt.bridge.topics import CommandTopic, Topics
@@ -143,7 +143,7 @@ class Answers:
             self._store.audit([entry])
             self._publish(result)
             return
-        stored = StoredResult(channel, json.dumps(body))
+        stored = StoredResult(channel, encode(body).decode())
         written = self._store.answer(key, [stored], finished=last, audit=[entry])
         if not command.waits:
             self._publish(result)
@@ -159,6 +159,8 @@ class Answers:
         written.add_done_callback(on_record)
 
     def _publish(self, result: Result) -> None:
+        """The result first: a line in the log can wait."""
+        self._bus.publish(result)
         body = result.body
         log.info(
             "%s: %s %s: %s (%s) %s",
@@ -169,7 +171,6 @@ class Answers:
             body["reason"],
             body["message"],
         )
-        self._bus.publish(result)
 
     def _body(self, command: Command, channel: int | None, verdict: Verdict, station: Station | None) -> dict[str, Any]:
         reading = station.book.latest(channel) if station and channel is not None else None

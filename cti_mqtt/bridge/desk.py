@@ -35,7 +35,7 @@ class Desk:
         self.busy = BusyBoard()
         self.caps = StartCaps(station)
         self.overruler = Overruler()
-        self.pursuit = StopPursuit(station, bus, alarms, self.busy.is_starting)
+        self.pursuit = StopPursuit(station, bus, alarms, self.busy.is_starting, self.stopped)
         self.leases = LeaseBook(station, store, bus, clock, alarms, self.pursuit, self.overruler)
         self.executor = Executor(station, self.leases, self._start_accepted)
         self.unfinished = 0

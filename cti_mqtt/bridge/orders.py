@@ -9,6 +9,7 @@ import json
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -235,9 +236,14 @@ def parse_json(payload: bytes) -> Any:
     """
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise MalformedError(f"{len(payload)} bytes are too many; at most {MAX_PAYLOAD_BYTES}")
+    return _parse_json(payload)
+
+
+@lru_cache(maxsize=16)  # a command's id, its order and its digest are looked for one after the other
+def _parse_json(payload: bytes) -> Any:
     try:
         orjson.loads(payload)  # refuses what Python's own parser lets pass: NaN, lone surrogates, bad UTF-8
-        return json.loads(payload, object_pairs_hook=_no_repeated_keys)
+        return _DECODER.decode(payload.decode())
     except (ValueError, RecursionError) as error:
         raise MalformedError(f"not JSON: {error}") from error
 
@@ -247,6 +253,9 @@ def _no_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(body) != len(pairs):
         raise ValueError("a key stands twice")
     return body
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_repeated_keys)
 
 
 def parse_order(verb: str, payload: bytes, *, to_cycler: bool) -> Order:
@@ -310,6 +319,7 @@ def peek_id(payload: bytes) -> str | None:
     return identifier if isinstance(identifier, str) and 1 <= len(identifier) <= 128 else None
 
 
+@lru_cache(maxsize=16)
 def digest(payload: bytes) -> str:
     """What a command asks for, as a hash: the same for a repeat that only says anew when it was sent.
 

@@ -24,6 +24,7 @@ class Message:
         expiry_s: how long it is worth having (MQTT 5 only).
         correlation: what a requester uses to recognise the answer (MQTT 5 only).
         keep: whether it is worth sending later if it cannot be sent now.
+        urgent: whether somebody waits for it: it is written to the socket at once, not with what else comes.
         losses: how many connections were lost while it was the oldest that the broker had not confirmed.
     """
 
@@ -34,6 +35,7 @@ class Message:
     expiry_s: int | None = None
     correlation: bytes | None = None
     keep: bool = True
+    urgent: bool = False
     losses: int = 0
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from cti_mqtt.bridge.alarms import STOP_FAILED, AlarmBoard
-from cti_mqtt.bridge.bus import Bus, CyclerState, Item, Poll, Reading
+from cti_mqtt.bridge.bus import Bus, CyclerState, Item, Poll, Quality, Reading
 from cti_mqtt.bridge.jobs import VERIFY_PAUSE_S, status_text
 from cti_mqtt.bridge.station import Station
 from cti_mqtt.bridge.transitions import in_test
@@ -26,6 +26,11 @@ SHORTEST_PAUSE_S = 0.02  # what is overdue because it cannot be sent must not ke
 MOST_IN_FLIGHT = 12  # stops of one channel that wait for an answer: more would only fill a stalled connection
 
 Tell = Callable[[int, Verdict], None]
+
+
+def shows_rest(reading: Reading) -> bool:
+    """Whether a reading proves that no test is under way: not where the cycler itself has lost the channel."""
+    return not in_test(reading.record.status) and reading.quality is not Quality.COMM_LOST
 
 
 @dataclass(slots=True)
@@ -64,6 +69,11 @@ class _Target:
     doubt: bool = False
     accepted_s: float | None = None
 
+    @property
+    def said_not_running(self) -> bool:
+        """Whether the cycler answered so last."""
+        return self.verdict is not None and self.verdict.code == StopResult.NOT_RUNNING
+
     def hear(self, verdict: Verdict, now_s: float) -> None:
         """Take an answer."""
         self.in_flight -= 1
@@ -83,12 +93,21 @@ class StopPursuit:
         bus: where its polls are heard of.
         alarms: where `stop_failed` is raised.
         is_starting: whether a start of a channel is under way: then a poll that shows it idle proves nothing.
+        on_rest: told of each channel that was to be stopped and was seen not running.
     """
 
-    def __init__(self, station: Station, bus: Bus, alarms: AlarmBoard, is_starting: Callable[[int], bool]) -> None:
+    def __init__(
+        self,
+        station: Station,
+        bus: Bus,
+        alarms: AlarmBoard,
+        is_starting: Callable[[int], bool],
+        on_rest: Callable[[int], None],
+    ) -> None:
         self._station = station
         self._alarms = alarms
         self._is_starting = is_starting
+        self._on_rest = on_rest
         self._targets: dict[int, _Target] = {}
         self._news = asyncio.Event()
         self._poll_wanted = asyncio.Event()
@@ -231,10 +250,11 @@ class StopPursuit:
 
     def _seen_at_rest(self, reading: Reading) -> None:
         channel, name = reading.channel, self._station.name
-        if self._alarms.stands(name, channel, STOP_FAILED):
+        proven = shows_rest(reading)
+        if proven and self._alarms.stands(name, channel, STOP_FAILED):
             self._alarms.clear(name, channel, STOP_FAILED, f"the channel shows {reading.record.status.text}")
         target = self._targets.get(channel)
-        if target is None or self._is_starting(channel):
+        if target is None or self._is_starting(channel) or not (proven or target.said_not_running):
             return
         since_s = target.asked_s if target.sent_s is None else target.sent_s[0]
         if self._station.book.asked_after(since_s, channel) is None:
@@ -243,6 +263,7 @@ class StopPursuit:
         if waits_for_first_answer and self._station.monotonic() - since_s < AGAIN_S:
             return
         self._finish(target, self._verdict_at_rest(target, reading), "the channel was seen not running")
+        self._on_rest(channel)
 
     def _verdict_at_rest(self, target: _Target, reading: Reading) -> Verdict:
         ran = target.before is not None and in_test(target.before.record.status)
@@ -279,13 +300,14 @@ class StopPursuit:
 
     def _verdict_at_end(self, target: _Target, why: str, reason: str) -> Verdict:
         last = target.verdict
-        if last is None:
+        if last is None or last.outcome is Outcome.REFUSED:  # no answer, whatever became of the first attempts
             if target.in_flight:
                 return Verdict(Outcome.UNKNOWN, None, reason, f"{why}; it was sent and not answered", verified=False)
-            return refused("not_connected", f"{why}; it could not be sent")
+            return refused("not_connected", f"{why}; {last.message if last else 'it could not be sent'}")
         if last.outcome is Outcome.SUCCEEDED:
             shown = self._station.book.good(target.channel)
-            if shown is not None and in_test(shown.record.status):
+            since = self._station.book.asked_after(target.accepted_s or 0.0, target.channel)
+            if shown is not None and shown is since and in_test(shown.record.status):
                 message = f"{why}; accepted, but the channel shows {status_text(shown)}"
                 return Verdict(Outcome.FAILED, None, "still_running", message, verified=False)
             message = f"{why}; accepted, but no good reading shows whether it worked"

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 SCHEDULE_DIRECTORY = "Work"
 SCHEDULE_SUFFIXES = (".sdx", ".sdu")
+A_MOMENT_S = 0.02  # so that a command's result goes out first
 RESTART_WAIT_S = 5.0  # after a bug, not to fill the log
 
 _AUX_OPTIONS = {"aux": AuxOption.AUXILIARY, "bms": AuxOption.BMS, "smb": AuxOption.SMB}
@@ -67,6 +68,10 @@ def file_connector(name: str, settings: config.Cycler) -> Callable[[], AbstractA
     return lambda: FileClient.connect(where, credentials(settings))
 
 
+def _in_a_moment(call: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_later(A_MOMENT_S, call)
+
+
 class Station:
     """A configured cycler: its session, its polls, what is known of its channels.
 
@@ -88,7 +93,9 @@ class Station:
         self.settings = settings
         self.info: LoginFeedback | None = None
         self.counters = Counters()
-        self.variables = VariableBook(name, settings.control.limits, bus, clock, settings.control.deadman_mv)
+        self.variables = VariableBook(
+            name, settings.control.limits, bus, clock, settings.control.deadman_mv, _in_a_moment
+        )
         self.writer = VariableWriter(lambda: self.cycler, self.variables)
         self.book = ReadingBook(name, settings.poll_interval_s, bus, clock, self.variables)
         self._bus = bus

@@ -2,8 +2,9 @@
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from cti_mqtt.bridge.bus import Bus, MetaVariables
 from cti_mqtt.bridge.clock import Clock
@@ -48,14 +49,23 @@ class VariableBook:
         bus: where changes are published.
         clock: for rates.
         deadman: the variable that only the bridge itself writes; None: there is none.
+        later: calls something in a moment: a value that was taken is published behind the command's result.
     """
 
     def __init__(
-        self, cycler: str, limits: Mapping[int, Limit], bus: Bus, clock: Clock, deadman: int | None = None
+        self,
+        cycler: str,
+        limits: Mapping[int, Limit],
+        bus: Bus,
+        clock: Clock,
+        deadman: int | None = None,
+        later: Callable[[Callable[[], None]], object] = lambda call: call(),
     ) -> None:
         self._cycler = cycler
         self._limits = limits
         self._deadman = deadman
+        self._later = later
+        self._unpublished: set[int] = set()
         self._bus = bus
         self._clock = clock
         self._written: dict[int, dict[int, _Written]] = {}
@@ -65,10 +75,13 @@ class VariableBook:
     def accepted(self, channel: int, index: int, value: float) -> None:
         """The cycler took a value."""
         self._written.setdefault(channel, {})[index] = _Written(to_float32(value), self._clock.monotonic())
-        self.publish(channel)
+        if channel not in self._unpublished:
+            self._unpublished.add(channel)
+            self._later(partial(self.publish, channel))
 
     def publish(self, channel: int) -> None:
         """Say what was written."""
+        self._unpublished.discard(channel)
         values = {index: written.value for index, written in self._written.get(channel, {}).items()}
         self._bus.publish(MetaVariables(self._cycler, channel, values))
 

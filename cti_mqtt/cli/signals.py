@@ -18,4 +18,6 @@ def run_until_signalled(main: Callable[[asyncio.Event], Awaitable[None]]) -> Non
                 signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
         await main(stop)
 
-    asyncio.run(with_signals())
+    # Windows would choose a loop that cannot watch a socket for somebody else, here: for the MQTT client.
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(with_signals())

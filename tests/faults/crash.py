@@ -22,7 +22,7 @@ from tests.faults.world import Entry, FaultError, World, broker, check_log, log_
 from tests.support.processes import Program
 
 ONLINE_S = 60.0  # for a start on a machine that does other things, too
-IN_FLIGHT_S = 0.3  # within which the kill follows the first command of a burst
+IN_FLIGHT_S = 0.3  # within which the kill follows the first or the last command of a burst
 STARTING_S = 3.5  # within which the kill follows the start
 TRAP_S = 2.0  # for a request or a result that the kill is waiting for
 LAST_BURST = 12  # orders at once when nothing is killed any more
@@ -33,7 +33,7 @@ SLOW = Faults(delays_s={"start": 0.04, "set_meta_variable": 0.02, "update_meta_v
 class Moment(StrEnum):
     """When the process dies."""
 
-    IN_FLIGHT = "up to 300 ms into a burst of commands"
+    IN_FLIGHT = "up to 300 ms after the first or the last command of a burst"
     AT_REQUEST = "the cycler did it, and has not answered yet"
     AT_RESULT = "a result was just heard"
     STARTING = "while it was starting"
@@ -59,6 +59,7 @@ class Figures:
     Attributes:
         interrupted: commands that the store had without an end when the bridge was killed.
         stored: commands in the store, in the end.
+        unaudited: stops that were answered, and a kill came before they were in the audit.
     """
 
     kills: Counter[str] = field(default_factory=Counter)
@@ -69,6 +70,7 @@ class Figures:
     executed: Counter[str] = field(default_factory=Counter)
     interrupted: int = 0
     stored: int = 0
+    unaudited: int = 0
 
     def add(self, other: "Figures") -> None:
         self.kills += other.kills
@@ -79,6 +81,7 @@ class Figures:
         self.executed += other.executed
         self.interrupted += other.interrupted
         self.stored += other.stored
+        self.unaudited += other.unaudited
 
 
 class Siege:
@@ -110,7 +113,8 @@ class Siege:
             await self._short_life()
         await self._last_life()
         self._judge()
-        self.figures.stored = await check_store(self._place, self._sender.orders, self._sender.answers)
+        found = await check_store(self._place, self._sender.orders, self._sender.answers)
+        self.figures.stored, self.figures.unaudited = found
         return self.figures
 
     # --- lives ---
@@ -147,14 +151,15 @@ class Siege:
     async def _burst(self, bridge: Program, moment: Moment) -> None:
         """Send some orders, and let the bridge die at the moment."""
         self._sender.say_again()
-        killer = asyncio.create_task(self._kill_at(bridge, moment))
+        early = moment is not Moment.IN_FLIGHT or self._rng.random() < 0.5
+        killer = asyncio.create_task(self._kill_at(bridge, moment)) if early else None
         for _ in range(self._share()):
             self._sender.send(self._next())
             if self._rng.random() < 0.3:
                 self._sender.say_again()  # an impatient one: again while the first is on its way
             if self._rng.random() < 0.4:
                 await asyncio.sleep(self._rng.uniform(0, 0.06))
-        await killer
+        await (killer or self._kill_at(bridge, moment))
 
     def _next(self) -> Order:
         """Another order, in the light of what was heard since the last."""
@@ -175,9 +180,9 @@ class Siege:
         if moment is Moment.IN_FLIGHT:
             await asyncio.sleep(self._rng.uniform(0, IN_FLIGHT_S))
         elif moment is Moment.AT_REQUEST:
-            await self._kill_at_request(bridge, self._rng.randint(1, 4))
+            await self._kill_at_request(bridge, self._rng.randint(1, 8))
         else:
-            await self._wait_results(self._rng.randint(1, 4))
+            await self._wait_results(self._rng.randint(1, 8))
         await self._kill(bridge)
 
     async def _kill_at_request(self, bridge: Program, number: int) -> None:

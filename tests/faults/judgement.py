@@ -203,14 +203,16 @@ def _late_refusals(evidence: Evidence, every: Sequence[Deed]) -> Iterator[str]:
             yield f"{order.id}: refused, {reason}, when it came at {received}, but it had been sent at {first}"
 
 
-def dossier(evidence: Evidence, found: Iterable[str], orders: int = 3, results: int = 6) -> str:
-    """All that is known of the first few orders that problems name, for people."""
+def dossier(evidence: Evidence, found: Iterable[str], most: int = 3) -> str:
+    """All that is known of the first few orders that problems name, for people; not more than some results of each."""
     text = "\n".join(found)
+    named = [
+        order for order in evidence.orders.values() if order.id in text or (order.value and f" {order.value} " in text)
+    ]
     lines = []
-    for order in [order for order in evidence.orders.values() if order.id in text or repr(order.value) in text][:orders]:
-        lines.append(f"{order.id}, sent to {order.target}: {order.body.decode()}")
-        lines += [
-            f"  {answer.target}: {dict(answer.body)}" for answer in evidence.answers if answer.body["id"] == order.id
-        ]
+    for order in named[:most]:
+        answers = [answer for answer in evidence.answers if answer.body["id"] == order.id]
+        lines.append(f"{order.id}, sent to {order.target}: {order.body.decode()}; {len(answers)} results")
+        lines += [f"  {answer.target}: {dict(answer.body)}" for answer in answers[: 2 * most]]
         lines += [f"  {deed}" for deed in deeds(evidence.record) if deed.mark in {order.id, order.value}]
     return "\n".join(lines)

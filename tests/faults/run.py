@@ -76,7 +76,8 @@ def report_crash(figures: crash.Figures, seconds: float) -> None:
     table("results heard", figures.outcomes)
     print(f"  {figures.duplicates:>8}  of them duplicates")
     table("executed by the cycler", figures.executed)
-    print(f"  {figures.stored:>8}  commands in the store, none of them unfinished; the audit holds together\n")
+    print(f"  {figures.stored:>8}  commands in the store, none of them unfinished; the audit holds together")
+    print(f"  {figures.unaudited:>8}  stops that were answered just before a kill are not in the audit\n")
 
 
 def report_hostile(figures: hostile.Figures, seconds: float) -> None:

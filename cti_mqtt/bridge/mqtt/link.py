@@ -1,7 +1,6 @@
 """Staying connected to the broker.
 
-paho runs its own network thread; what it reports crosses into asyncio by `call_soon_threadsafe`. A paho client lives
-for one connection only, so nothing that it queued for an old one can come back after newer messages.
+A paho client lives for one connection only, so nothing that it queued for an old one comes back after newer messages.
 
 What happens to messages while the broker is away, or slow, stands in `outbox`.
 """
@@ -21,7 +20,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from cti_mqtt.bridge.mqtt.session import Callbacks, Incoming, Session, Subscription, settle, stop, subscribe_options
+from cti_mqtt.bridge.mqtt.driver import Driver
+from cti_mqtt.bridge.mqtt.session import Callbacks, Incoming, Session, Subscription, part, settle, subscribe_options
 from cti_mqtt.bridge.mqtt.takeover import Takeovers
 from cti_mqtt.bridge.outbox import Message, Outbox
 from cti_mqtt.client import Backoff
@@ -154,6 +154,8 @@ class MqttLink:
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             return False
         session.hand_over(info, message)
+        if message.urgent and session.driver:
+            session.driver.write()
         return True
 
     def _properties(self, message: Message) -> Properties | None:
@@ -206,11 +208,12 @@ class MqttLink:
         where = f"{self._settings.host}:{self._settings.port}"
         try:
             client = self._make_client(session)
+            driver = session.driver = Driver(client)
             await asyncio.to_thread(self._connect, client)
         except (OSError, ssl.SSLError, ValueError) as error:
             self._takeovers.not_accepted()
             return f"cannot connect to the broker at {where}: {error}"
-        client.loop_start()
+        driver.start()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 accepted, text = await session.connected
@@ -223,7 +226,7 @@ class MqttLink:
             return f"the broker at {where} did not answer within {CONNECT_TIMEOUT_S:g} s"
         finally:
             self._end(session)
-            await asyncio.shield(asyncio.to_thread(stop, client))
+            await asyncio.shield(part(client, driver))
 
     async def _accepted_session(self, client: Client, session: Session, where: str) -> str:
         """A connection that the broker accepted, to its end; why it ended."""

@@ -1,10 +1,9 @@
-"""One connection to the broker: what paho's thread reports, and how it is brought to an end."""
+"""One connection to the broker: what paho reports, and how it is brought to an end."""
 
 import asyncio
 import contextlib
 import logging
 import socket
-import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from cti_mqtt.bridge.mqtt.driver import Driver
 from cti_mqtt.bridge.outbox import Message
 
 log = logging.getLogger(__name__)
@@ -72,6 +72,7 @@ class Session:
     pending: deque[tuple[MQTTMessageInfo, Message]] = field(default_factory=deque)
     pending_bytes: int = 0
     early: list[Incoming] | None = field(default_factory=list)
+    driver: Driver | None = None
 
     def hand_over(self, info: MQTTMessageInfo, message: Message) -> None:
         """Remember that paho has it."""
@@ -108,16 +109,22 @@ def subscribe_options(subscription: Subscription) -> SubscribeOptions:
     return SubscribeOptions(qos=1, noLocal=True, retainAsPublished=True, retainHandling=RETAIN_ONLY_LIVE)
 
 
-def stop(client: Client) -> None:
-    """Blocking; says goodbye and ends paho's thread, also when the broker no longer reads."""
+async def part(client: Client, driver: Driver) -> None:
+    """Say goodbye and close, also when the broker no longer reads."""
+    sock = client.socket()
     client.disconnect()
-    last_resort = threading.Timer(GOODBYE_S, cut, [client.socket()])
-    last_resort.start()
-    client.loop_stop()
-    last_resort.cancel()
+    driver.write()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(GOODBYE_S):
+            await driver.closed.wait()
+    if not driver.closed.is_set():
+        cut(sock)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_S):
+                await driver.closed.wait()
 
 
-def cut(sock: socket.socket | None) -> None:
+def cut(sock: Any) -> None:
     """End a connection without a word."""
     if sock is not None:
         with contextlib.suppress(OSError):
@@ -125,7 +132,7 @@ def cut(sock: socket.socket | None) -> None:
 
 
 class Callbacks:
-    """What paho's thread calls; everything goes on into the event loop."""
+    """What paho calls, from `Driver`, so in the event loop. Inside a callback paho writes nothing to its socket."""
 
     def __init__(
         self, session: Session, loop: asyncio.AbstractEventLoop, deliver: Callable[[Session, Incoming], None]
@@ -142,8 +149,7 @@ class Callbacks:
         client.on_message = self._on_message
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(function, *arguments)
+        self._loop.call_soon(function, *arguments)
 
     def _on_connect(
         self, client: Client, userdata: Any, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
@@ -172,18 +178,18 @@ class Callbacks:
             log.warning("MQTT: ignored a message whose topic is not UTF-8")
             return
         properties = message.properties
-        self._call(
-            self._deliver,
-            self._session,
-            Incoming(
-                topic,
-                bytes(message.payload),
-                bool(message.retain),
-                getattr(properties, "ResponseTopic", None),
-                getattr(properties, "CorrelationData", None),
-                getattr(properties, "MessageExpiryInterval", None),
-            ),
+        incoming = Incoming(
+            topic,
+            bytes(message.payload),
+            bool(message.retain),
+            getattr(properties, "ResponseTopic", None),
+            getattr(properties, "CorrelationData", None),
+            getattr(properties, "MessageExpiryInterval", None),
         )
+        try:  # at once: what is done about it begins before its receipt is acknowledged
+            self._deliver(self._session, incoming)
+        except Exception:  # paho must not stumble over our bug
+            log.exception("MQTT: a message on %s", topic)
 
 
 def settle(future: asyncio.Future[Any], value: object) -> None:

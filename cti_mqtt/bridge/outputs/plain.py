@@ -142,9 +142,10 @@ class PlainOutput:
             topic = self._topics.cycler(item.cycler, "result")
         else:
             topic = self._topics.channel(item.cycler, item.channel_text, "result")
-        self._publish(Message(topic, body, qos=1))
+        self._publish(Message(topic, body, qos=1, urgent=True))
         if item.reply_to is not None:
-            self._publish(Message(item.reply_to.topic, body, qos=1, correlation=item.reply_to.correlation))
+            correlation = item.reply_to.correlation
+            self._publish(Message(item.reply_to.topic, body, qos=1, correlation=correlation, urgent=True))
 
 
 def _while_it_stands(body: Mapping[str, Any] | None) -> bytes:
