@@ -7,10 +7,12 @@ Three round trips, in turn, each always one at a time:
   with as many bytes as a result has;
 - `cti`: `Cycler.set_meta_variable` on a session of its own with the same simulated cycler.
 
-Broker (Mosquitto), simulated cycler, bridge and echo are processes of their own. All the while the bridge polls 128
-channels at 1 Hz and publishes what it reads. The bridge has a data directory, so ids and audit are on. What counts is
-the median of the rounds' ratios of `command` to `mqtt` plus `cti`, at p50: the times depend on the machine and on what
-else it does.
+Broker (Mosquitto), simulated cycler, bridge and echo are processes of their own. Everything is measured twice: with
+Mosquitto as it is installed, which holds back small packets (Nagle's algorithm), and with `set_tcp_nodelay true`.
+
+All the while the bridge polls 128 channels at 1 Hz and publishes what it reads. The bridge has a data directory, so ids
+and audit are on. What counts is the median of the rounds' ratios of `command` to `mqtt` plus `cti`, at p50: the times
+depend on the machine and on what else it does.
 
 Run it with `make bench`, or `python benchmarks/latency.py --json`.
 """
@@ -47,6 +49,7 @@ AVAILABILITY, POLLS = f"{BASE}/bridge/availability", f"{BASE}/{CYCLER}/readings"
 ANSWER_S = 20.0
 WARM_UP = 50  # of each, before it counts
 SIDES = ("command", "mqtt", "cti")
+BROKERS = {"default": False, "nodelay": True}  # whether set_tcp_nodelay is on
 
 
 @dataclass(slots=True)
@@ -171,11 +174,11 @@ async def one_round(asker: Asker, cycler: Cycler, seconds: float) -> dict[str, l
 
 
 @asynccontextmanager
-async def lab(mosquitto: str) -> AsyncIterator[tuple[Asker, Cycler]]:
+async def lab(mosquitto: str, *, nodelay: bool) -> AsyncIterator[tuple[Asker, Cycler]]:
     """Everybody there, a test running on the channel that is written to."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cti-mqtt-bench-")))
-        mqtt_port = stack.enter_context(broker(mosquitto, folder))
+        mqtt_port = stack.enter_context(broker(mosquitto, folder, nodelay=nodelay))
         cti_port = stack.enter_context(simulated_cycler(CHANNELS, folder))
         asker = stack.enter_context(Asker(mqtt_port))
         stack.enter_context(bridge(folder, mqtt_port, cti_port))
@@ -192,15 +195,23 @@ async def lab(mosquitto: str) -> AsyncIterator[tuple[Asker, Cycler]]:
 
 
 async def measure(mosquitto: str, rounds: int, seconds: float) -> dict[str, Any]:
+    """With both settings of the broker."""
+    brokers = {
+        name: await measure_with(mosquitto, rounds, seconds, nodelay=nodelay) for name, nodelay in BROKERS.items()
+    }
+    return {"brokers": brokers, "channels": CHANNELS, "poll_interval_s": 1.0, "machine": machine()}
+
+
+async def measure_with(mosquitto: str, rounds: int, seconds: float, *, nodelay: bool) -> dict[str, Any]:
     """All rounds; what they say together, and each."""
-    async with lab(mosquitto) as (asker, cycler):
+    async with lab(mosquitto, nodelay=nodelay) as (asker, cycler):
         for _ in range(WARM_UP):
             command_s(asker)
             mqtt_s(asker)
             await cti_s(cycler)
         found = [await one_round(asker, cycler, seconds) for _ in range(rounds)]
         remembers = _remembers_ids(asker)
-    return {**summary(found), "ids": remembers, "channels": CHANNELS, "poll_interval_s": 1.0, "machine": machine()}
+    return {**summary(found), "ids": remembers}
 
 
 def _remembers_ids(asker: Asker) -> bool:
@@ -252,9 +263,16 @@ def main() -> None:
         print(json.dumps(found, indent=2))
         return
     print(machine_line(found["machine"]))
-    ids = "are" if found["ids"] else "are NOT"
     print(f"{options.rounds} rounds of {options.seconds:g} s a side, {CHANNELS} channels polled at 1 Hz")
-    print(f"ids {ids} remembered")
+    for name, of_broker in found["brokers"].items():
+        print_one(name, of_broker)
+
+
+def print_one(name: str, found: dict[str, Any]) -> None:
+    """What was found with one setting of the broker."""
+    ids = "are" if found["ids"] else "are NOT"
+    setting = "set_tcp_nodelay true" if BROKERS[name] else "as it is installed"
+    print(f"\nMosquitto {setting}; ids {ids} remembered")
     print("             p50         p99")
     what = ("command topic to result", "to an echo and back", "to the cycler and back")
     for side, said in zip(SIDES, what, strict=True):

@@ -268,6 +268,20 @@ def load_mqtt(path: Path, environment: Mapping[str, str] | None = None) -> Mqtt:
         raise ConfigurationError(str(path), describe(error)) from None
 
 
+def load_data_dir(path: Path) -> Path | None:
+    """Read only `data_dir` of a configuration file.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or that is no path.
+    """
+    data_dir = _read_yaml(path).get("data_dir")
+    if data_dir is None:
+        return None
+    if not isinstance(data_dir, str) or not data_dir:
+        raise ConfigurationError(str(path), ["data_dir: must be a path"])
+    return path.parent / data_dir
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)  # noqa: S506  # a SafeLoader

@@ -26,6 +26,8 @@ class AlarmBoard:
         self._store = store
         self._clock = clock
         self._raised: dict[tuple[str, int, str], dict[str, Any]] = {}
+        self._restored = False
+        self._to_announce: list[tuple[str, int]] = []
 
     async def restore(self) -> None:
         """Take up what stood raised when the bridge ended.
@@ -34,15 +36,24 @@ class AlarmBoard:
             StorageError: that cannot be read.
         """
         for row in await self._store.alarms():
-            self._raised[row.cycler, row.channel, row.name] = json.loads(row.body)
+            self._raised.setdefault((row.cycler, row.channel, row.name), json.loads(row.body))
             self._publish(row.cycler, row.channel, row.name)
+        self._restored = True
+        for cycler, channel in self._to_announce:
+            self.announce(cycler, channel)
 
     def stands(self, cycler: str, channel: int, name: str) -> bool:
         """Whether an alarm is raised."""
         return (cycler, channel, name) in self._raised
 
     def announce(self, cycler: str, channel: int) -> None:
-        """Say of each alarm of a channel whether it stands: nothing that an earlier bridge left may look alive."""
+        """Say of each alarm of a channel whether it stands: nothing that an earlier bridge left may look alive.
+
+        Only once that is known: what stood raised must not be taken away for a moment.
+        """
+        if not self._restored:
+            self._to_announce.append((cycler, channel))
+            return
         for name in NAMES:
             self._publish(cycler, channel, name)
 

@@ -1,7 +1,6 @@
 """What is said of a command: its result, where it is wanted, and later what became of one whose outcome is unknown.
 
-A result is put on record before it is published: what was said once is said again after a restart. A stop's is not
-waited for.
+A result is put on record before it is published: what was said once is said again after a restart.
 """
 
 import logging
@@ -39,6 +38,8 @@ class Command:
         id: its own, or one it was given.
         key: under which it is on record; None while it is not.
         waits: whether its results are published only once they are on record.
+        unsure: whether it is refused because nobody knows if it got on record.
+        lost: whether one of its results is not on record, or perhaps not.
         dry_run: whether to check everything and send nothing.
         status_before: what each of its channels showed when it was received.
         lease_ids: the leases that it was granted or renewed, by channel.
@@ -52,6 +53,8 @@ class Command:
     id: str
     key: CommandKey | None = None
     waits: bool = True
+    unsure: bool = False
+    lost: bool = False
     dry_run: bool = False
     status_before: dict[int, str] = field(default_factory=dict)
     lease_ids: dict[int, str] = field(default_factory=dict)
@@ -137,26 +140,32 @@ class Answers:
         self, command: Command, channel: int | None, body: Mapping[str, Any], result: Result, *, last: bool = True
     ) -> None:
         command.results.append((channel, body))
-        entry = audit_entry(command, channel, body)
-        key = command.key
-        if key is None:
-            self._store.audit([entry])
+        written = self._write(command, channel, body, last=last)
+        if written is None or not command.waits:
             self._publish(result)
+        if written is None:
             return
-        stored = StoredResult(channel, encode(body).decode())
-        written = self._store.answer(key, [stored], finished=last, audit=[entry])
-        if not command.waits:
-            self._publish(result)
 
         def on_record(done: "Future[None]") -> None:
             if error := done.cancelled() or done.exception():
-                log.error("%s: the result of %s is not on record: %s", key.cycler, key.id, error)
+                command.lost = True
+                log.error("%s: the result of %s is not on record: %s", command.topic.cycler, command.id, error)
             if command.waits:
                 self._publish(result)
             if last:
                 self._on_finished(command)
 
         written.add_done_callback(on_record)
+
+    def _write(
+        self, command: Command, channel: int | None, body: Mapping[str, Any], *, last: bool
+    ) -> "Future[None] | None":
+        """Put a result on record, with an entry in the audit; None where nobody has to wait for that."""
+        entry, key = audit_entry(command, channel, body), command.key
+        if key is None or command.unsure:
+            self._store.audit([entry])
+            return settle(self._store, command) if last and command.unsure else None
+        return self._store.answer(key, [stored_result(channel, body)], finished=last, audit=[entry])
 
     def _publish(self, result: Result) -> None:
         """The result first: a line in the log can wait."""
@@ -234,6 +243,18 @@ class Answers:
                         command_id=command_id,
                     )
                 )
+
+
+def settle(store: Store, command: Command) -> "Future[None]":
+    """Make what was said of a command that is on record, or may be, its results there."""
+    assert command.key is not None  # noqa: S101  # it has been asked for
+    results = [stored_result(channel, body) for channel, body in command.results]
+    return store.settle(command.key, stamp(command.received_at), results, replace=not command.unsure)
+
+
+def stored_result(channel: int | None, body: Mapping[str, Any]) -> StoredResult:
+    """A result as it is kept."""
+    return StoredResult(channel, encode(body).decode())
 
 
 def audit_entry(command: Command, channel: int | None, body: Mapping[str, Any]) -> Mapping[str, object]:

@@ -9,24 +9,23 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable, Collection, Mapping
-from datetime import timedelta
 from functools import partial
 
 from cti_mqtt.bridge import checks
 from cti_mqtt.bridge.alarms import AlarmBoard
-from cti_mqtt.bridge.answers import Answers, Command, request_text
+from cti_mqtt.bridge.answers import Answers, Command
 from cti_mqtt.bridge.bus import Bus
 from cti_mqtt.bridge.checks import Refusal
-from cti_mqtt.bridge.clock import Clock, stamp
+from cti_mqtt.bridge.clock import Clock
 from cti_mqtt.bridge.desk import Desk
 from cti_mqtt.bridge.examination import Plan, body_digest, check_sender, examine
 from cti_mqtt.bridge.life import Answer
 from cti_mqtt.bridge.mqtt import Incoming
 from cti_mqtt.bridge.orders import CYCLER_VERBS, ListSchedules, Release, SetMv, Start, new_id, peek_id
-from cti_mqtt.bridge.recovery import INTERRUPTED, OWN_SUFFIX, rebuild, verdict_of
+from cti_mqtt.bridge.recovery import INTERRUPTED, OWN_SUFFIX, Unwritten, forget_old_ids, rebuild, received, verdict_of
 from cti_mqtt.bridge.retained import Judgement, RetainedGuard
 from cti_mqtt.bridge.station import Station
-from cti_mqtt.bridge.store import CommandKey, KnownCommand, ReceivedCommand, Store
+from cti_mqtt.bridge.store import CommandKey, KnownCommand, Store
 from cti_mqtt.bridge.topics import Topics
 from cti_mqtt.bridge.undertaking import DRY_RUN, Undertaking
 from cti_mqtt.bridge.verdict import Verdict, refused
@@ -37,10 +36,7 @@ log = logging.getLogger(__name__)
 MAX_UNFINISHED = 1000  # commands a cycler; beyond, they would only grow old
 WHOLE_CYCLER = 0  # stands for the channel where a command is about none
 DURABLE_VERBS = frozenset({"start", "resume", "continue", "jump", "assign"})  # not forgotten in a power cut either
-RESTORE_AGAIN_S = 2.0
-FORGET_INTERVAL_S = 600.0
-FORGET_PAUSE_S = 0.1  # between two portions: others want to write too
-KEEP_IDS_S = 7 * 24 * 3600.0
+AGAIN_S = 2.0  # between attempts at what the store would not do
 PASSING_REASONS = frozenset({"not_connected", "expired", "clock_skew"})  # a repeat is answered all the same
 
 
@@ -75,7 +71,8 @@ class Commander:
         self._alarms = AlarmBoard(bus, store, clock)
         self._desks = {name: Desk(station, store, bus, clock, self._alarms) for name, station in stations.items()}
         self._answers = Answers(topics, bus, clock, store, self._finished)
-        self._repeats: dict[CommandKey, list[Command]] = {}
+        self._unwritten = Unwritten(store)
+        self._repeats: dict[CommandKey, list[Command]] = {}  # of every command of this run that has no end on record
         self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -83,7 +80,8 @@ class Commander:
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             tasks.create_task(self._restore(), name="taking up what was unfinished")
-            tasks.create_task(self._forget_old_ids(), name="forgetting old commands")
+            tasks.create_task(self._make_good(), name="results that are not on record yet")
+            tasks.create_task(forget_old_ids(self._store, self._clock), name="forgetting old commands")
             for name, desk in self._desks.items():
                 tasks.create_task(desk.run(), name=f"{name}: stops and leases")
             try:
@@ -96,7 +94,9 @@ class Commander:
     async def settle(self) -> None:
         """Wait until the results so far are on record, and so published; as long as the record's patience lasts."""
         with contextlib.suppress(StorageError):
-            await self._store.audit([])
+            await self._store.audit([])  # whatever waited to get on record has done so, and was answered
+            await self._store.audit([])  # and these answers are on record
+            await self._unwritten.write()
 
     # --- heard ---
 
@@ -117,9 +117,14 @@ class Commander:
         desk = self._desks.get(topic.cycler)
         station = desk.station if desk else None
         try:
-            if judgement.refusal:
+            if judgement.refusal and judgement is not Judgement.REFUSE_EARLY:
                 raise Refusal("retained", judgement.refusal)
             checks.check_addressee(topic, station)
+            if judgement.refusal:  # perhaps a stored one; but what has been answered before is answered the same way
+                early = Refusal("retained", judgement.refusal)
+                check_sender(topic, self._desks[topic.cycler].station)
+                self._look_up(command, partial(self._answers.refusal, command, station, early))
+                return
             self._examine(command, self._desks[topic.cycler], has_own_id=own_id is not None)
         except Refusal as refusal:
             self._answers.refusal(command, station, refusal)
@@ -132,25 +137,28 @@ class Commander:
             if not may_be_known:
                 raise
             check_sender(command.topic, desk.station)
-            found = self._store.find(self._key(command))
-            found.add_done_callback(partial(self._look_up, command, desk, refusal))
+            self._look_up(command, partial(self._answers.refusal, command, desk.station, refusal))
             return
         if plan.is_stop:
             self._take_stop(command, plan)
-        elif not plan.channels and plan.refused:
-            self._refuse_all(command, plan, None)
-        else:
+        elif plan.channels or not plan.refused:
             self._record(command, plan, keep=has_own_id)
-
-    def _look_up(
-        self, command: Command, desk: Desk, refusal: Refusal, found: "asyncio.Future[KnownCommand | None]"
-    ) -> None:
-        """It would be refused for what will pass; but what has been answered before is answered the same way."""
-        known = None if found.cancelled() or found.exception() else found.result()
-        if known is not None and known.command.digest == body_digest(command):
-            self._repeat(command, known)
+        elif has_own_id and PASSING_REASONS & {refusal.reason for refusal in plan.refused.values()}:
+            self._look_up(command, partial(self._refuse_all, command, plan, None))
         else:
-            self._answers.refusal(command, desk.station, refusal)
+            self._refuse_all(command, plan, None)
+
+    def _look_up(self, command: Command, refuse: Callable[[], None]) -> None:
+        """It would be refused for what will pass; but what has been answered before is answered the same way."""
+
+        def look(found: "asyncio.Future[KnownCommand | None]") -> None:
+            known = None if found.cancelled() or found.exception() else found.result()
+            if known is not None and known.command.digest == body_digest(command):
+                self._repeat(command, known)
+            else:
+                refuse()
+
+        self._store.find(self._key(command)).add_done_callback(look)
 
     # --- on record ---
 
@@ -165,20 +173,8 @@ class Commander:
         if command.dry_run:
             asked = self._store.find(key)
         else:
-            asked = self._store.receive(self._received(command, key, plan, keep=keep), durable=verb in DURABLE_VERBS)
+            asked = self._store.receive(received(command, key, plan, keep=keep), durable=verb in DURABLE_VERBS)
         asked.add_done_callback(partial(self._recorded, command, plan, key))
-
-    @staticmethod
-    def _received(command: Command, key: CommandKey, plan: Plan, *, keep: bool) -> ReceivedCommand:
-        return ReceivedCommand(
-            key,
-            body_digest(command) or "",
-            stamp(command.received_at),
-            command.topic.user,
-            (*plan.channels, *plan.refused),
-            request_text(command.incoming.payload),
-            keep,
-        )
 
     def _recorded(
         self, command: Command, plan: Plan, key: CommandKey, asked: "asyncio.Future[KnownCommand | None]"
@@ -186,8 +182,9 @@ class Commander:
         try:
             known = asked.result()
         except (StorageError, asyncio.CancelledError) as error:
-            if not command.dry_run:
-                command.key, command.waits = key, False  # it may get on record yet: then with this end
+            if not command.dry_run and key not in self._repeats:  # it may get on record yet: then with this end
+                command.key, command.waits, command.unsure = key, False, True
+                self._repeats[key] = []
             self._refuse_all(
                 command, plan, Refusal("storage", f"it cannot be put on record, so it was not sent: {error}")
             )
@@ -206,7 +203,9 @@ class Commander:
     def _repeat(self, command: Command, known: KnownCommand) -> None:
         """It was received before: the first results, now or when they are there."""
         key = known.command.key
-        if known.finished:
+        if said := self._unwritten.results(known):
+            self._answers.repeat(command, said)
+        elif known.finished:
             self._answers.repeat(command, [(each.channel, json.loads(each.body)) for each in known.results])
         elif key in self._repeats:
             self._repeats[key].append(command)
@@ -215,7 +214,9 @@ class Commander:
             self._take_up(known)
 
     def _finished(self, command: Command) -> None:
-        """Its results are on record: whoever sent it again meanwhile gets them too."""
+        """Its results are said: whoever sent it again meanwhile gets them too."""
+        if command.lost:
+            self._unwritten.add(command)
         for repeat in self._repeats.pop(command.key, ()) if command.key else ():
             self._answers.repeat(repeat, command.results)
 
@@ -224,11 +225,10 @@ class Commander:
     def _refuse_all(self, command: Command, plan: Plan, refusal: Refusal | None) -> None:
         """Every channel gets a refusal: its own, else this one."""
         answer = self._answer(command, plan)
-        if refusal is not None and not (plan.channels or plan.refused):
-            answer(WHOLE_CYCLER, refused(refusal.reason, str(refusal)))
-        if refusal is not None:
-            for channel in plan.channels:
-                answer(channel, refused(refusal.reason, str(refusal)))
+        if refusal is None:
+            return
+        for channel in plan.channels or (() if plan.refused else (WHOLE_CYCLER,)):
+            answer(channel, refused(refusal.reason, str(refusal)))
 
     def _answer(self, command: Command, plan: Plan) -> Answer:
         """Where verdicts go; those of channels that were left out are given at once."""
@@ -296,13 +296,13 @@ class Commander:
     # --- stops ---
 
     def _take_stop(self, command: Command, plan: Plan) -> None:
-        """Nothing holds it up: it is put on record, but does not wait for that; then it is pursued."""
+        """Nothing holds it up: it goes out at once. Only its result waits until it is on record."""
         desk, station = plan.desk, plan.desk.station
-        command.waits = False
         if not command.dry_run:
             key = CommandKey(station.name, command.topic.channel, "stop", f"{command.id}{OWN_SUFFIX}{new_id()}")
             command.key = key
-            self._store.receive(self._received(command, key, plan, keep=False), durable=False)
+            self._repeats[key] = []
+            self._store.receive(received(command, key, plan, keep=False), durable=False)
         answer = self._answer(command, plan)
         ready = []
         for channel in plan.channels:
@@ -345,14 +345,22 @@ class Commander:
                         self._take_up(known)
             except StorageError as error:
                 log.warning("what was unfinished cannot be taken up yet: %s", error)
-                await asyncio.sleep(RESTORE_AGAIN_S)
+                await asyncio.sleep(AGAIN_S)
             else:
                 return
+
+    async def _make_good(self) -> None:
+        """Results that could not be put on record are tried again, until cancelled."""
+        while True:
+            await asyncio.sleep(AGAIN_S)
+            with contextlib.suppress(StorageError):
+                await self._unwritten.write()
 
     def _take_up(self, known: KnownCommand) -> None:
         """A command that the bridge did not live to answer: its outcome is unknown. A young stop is pursued again."""
         command = rebuild(known, self._clock.monotonic())
         key = known.command.key
+        self._repeats.setdefault(key, [])
         desk = self._desks.get(key.cycler)
         if desk is None:
             self._store.answer(key, [], finished=True)
@@ -385,12 +393,3 @@ class Commander:
                 self._answers.many(command, station, verdicts)
 
         return answer
-
-    async def _forget_old_ids(self) -> None:
-        """Ids are kept for a week."""
-        while True:
-            before = stamp(self._clock.now() - timedelta(seconds=KEEP_IDS_S))
-            with contextlib.suppress(StorageError):
-                while await self._store.forget_before(before):  # noqa: ASYNC110  # portion by portion
-                    await asyncio.sleep(FORGET_PAUSE_S)
-            await asyncio.sleep(FORGET_INTERVAL_S)

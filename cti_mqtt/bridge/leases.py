@@ -6,21 +6,20 @@ and queues; it was checked when the lease was granted.
 
 import asyncio
 import contextlib
-import json
 import logging
 import math
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from cti_mqtt.bridge.alarms import LEASE_EXPIRED, AlarmBoard
 from cti_mqtt.bridge.bus import Bus, Happening, Item, LeaseState, Poll
 from cti_mqtt.bridge.checks import Refusal
 from cti_mqtt.bridge.clock import Clock, stamp
+from cti_mqtt.bridge.lease import Lease
 from cti_mqtt.bridge.orders import LeaseTerms, OnExpiry
 from cti_mqtt.bridge.overruling import Overruler
-from cti_mqtt.bridge.pursuit import StopPursuit
+from cti_mqtt.bridge.pursuit import StopPursuit, shows_rest
 from cti_mqtt.bridge.station import Station
 from cti_mqtt.bridge.store import LeaseRow, Store
 from cti_mqtt.bridge.transitions import in_test
@@ -32,40 +31,7 @@ log = logging.getLogger(__name__)
 CONFIRM_S = 2.0  # a value that is not confirmed by then becomes a stop
 TRY_AGAIN_S = 0.2
 
-
-@dataclass(slots=True)
-class Lease:
-    """Who vouches for a channel, until when (monotonic), and what follows.
-
-    Attributes:
-        holder: the user level of who asked for it; None: whoever knows `lease_id`.
-        pending: whether its time has not begun to count, since the start that it was granted to is still under way.
-    """
-
-    channel: int
-    lease_id: str
-    holder: str | None
-    terms: LeaseTerms
-    granted_at: datetime
-    expires_at: datetime
-    until_s: float
-    pending: bool = False
-
-    @property
-    def on_expiry(self) -> object:
-        """As it is published."""
-        return self.terms.model_dump(mode="json", include={"on_expiry"})["on_expiry"]
-
-    @property
-    def body(self) -> Mapping[str, object]:
-        """The payload of the topic."""
-        return {
-            "holder": self.holder,
-            "lease_id": self.lease_id,
-            "granted_at": stamp(self.granted_at),
-            "expires_at": stamp(self.expires_at),
-            "on_expiry": self.on_expiry,
-        }
+_VOUCHED_AGAIN = "somebody vouches for the channel again"
 
 
 class LeaseBook:
@@ -100,8 +66,9 @@ class LeaseBook:
         self._overruler = overruler
         self._leases: dict[int, Lease] = {}
         self._expired: dict[int, Lease] = {}
+        self._restored = False
+        self._to_announce: list[int] = []
         self._news = asyncio.Event()
-        self._tasks: asyncio.TaskGroup | None = None
         bus.subscribe(self._look_at)
 
     # --- asked ---
@@ -161,28 +128,34 @@ class LeaseBook:
             pending,
         )
         self._leases[channel] = lease
-        self._expired.pop(channel, None)  # somebody vouches again
         self._news.set()
-        written = self._store.put_lease(self._row(lease, "running"), durable=before is None)
+        written = self._store.put_lease(lease.row(self._station.name, "running"), durable=before is None)
         if before is None:
             try:
                 await written
             except StorageError:
                 self._drop(lease)
                 raise
-            self._tell("lease_granted", channel, f"leased for {terms.ttl_s:g} s, then {_words(lease)}")
-            self._alarms.clear(self._station.name, channel, LEASE_EXPIRED, "somebody vouches for the channel again")
+            self._tell("lease_granted", channel, f"leased for {terms.ttl_s:g} s, then {lease.words}")
         self._publish(channel)
         return lease, before is None
 
     def extend(self, channel: int) -> None:
-        """The start that a lease was granted to has been carried out: its time counts from here."""
+        """The command that a lease was granted to has been carried out: a start's time counts from here.
+
+        Not before that somebody vouches again, so what a lease that ran out before wanted goes on until here.
+        """
         lease = self._leases.get(channel)
-        if lease is not None and lease.pending:
+        if lease is None:
+            return
+        if expired := self._expired.get(channel):
+            self._done(expired, _VOUCHED_AGAIN)
+        self._alarms.clear(self._station.name, channel, LEASE_EXPIRED, _VOUCHED_AGAIN)
+        if lease.pending:
             lease.pending = False
             lease.expires_at = self._clock.now() + timedelta(seconds=lease.terms.ttl_s)
             lease.until_s = self._clock.monotonic() + lease.terms.ttl_s
-            self._store.put_lease(self._row(lease, "running"))
+            self._store.put_lease(lease.row(self._station.name, "running"))
             self._publish(channel)
             self._news.set()
 
@@ -194,11 +167,6 @@ class LeaseBook:
             self._tell("lease_ended", channel, why)
         return lease
 
-    def take_back(self, lease: Lease, why: str) -> None:
-        """The command that it was granted to was not carried out."""
-        if self._leases.get(lease.channel) is lease:
-            self.end(lease.channel, why)
-
     def start_accepted(self, channel: int) -> None:
         """What runs now is another test: what an expired lease wanted is past."""
         if lease := self._expired.get(channel):
@@ -207,6 +175,8 @@ class LeaseBook:
     def _drop(self, lease: Lease) -> None:
         self._leases.pop(lease.channel, None)
         self._store.drop_lease(self._station.name, lease.channel, lease.lease_id)
+        if expired := self._expired.get(lease.channel):  # whose place on record this one had taken
+            self._store.put_lease(expired.row(self._station.name, "expired"))
         self._publish(lease.channel)
 
     # --- the dead man's variable ---
@@ -232,22 +202,32 @@ class LeaseBook:
         """
         now, now_s = self._clock.now(), self._clock.monotonic()
         for row in await self._store.leases():
-            if row.cycler != self._station.name:
+            if row.cycler != self._station.name or self._knows(row):
                 continue
-            terms = LeaseTerms.model_validate({"ttl_s": row.ttl_s, "on_expiry": json.loads(row.on_expiry)})
-            expires_at = datetime.fromisoformat(row.expires_at)
-            left_s = min(max(0.0, (expires_at - now).total_seconds()), row.ttl_s)
-            until_s = now_s + (left_s if row.state == "running" else 0.0)
-            granted_at = datetime.fromisoformat(row.granted_at)
-            lease = Lease(row.channel, row.lease_id, row.holder, terms, granted_at, expires_at, until_s)
+            lease = Lease.of_row(row, now, now_s)
             self._leases[row.channel] = lease
-            log.warning("%s: channel %d: lease taken up, %.1f s left", self._station.name, row.channel, until_s - now_s)
+            log.warning(
+                "%s: channel %d: lease taken up, %.1f s left", self._station.name, row.channel, lease.until_s - now_s
+            )
             self._publish(row.channel)
+        self._restored = True
+        for channel in self._to_announce:
+            self._publish(channel)
         self._news.set()
 
+    def _knows(self, row: LeaseRow) -> bool:
+        """Whether this run has a lease already."""
+        return any(
+            lease is not None and lease.lease_id == row.lease_id
+            for lease in (self._leases.get(row.channel), self._expired.get(row.channel))
+        )
+
     def announce(self, channel: int) -> None:
-        """Say who holds a channel: nothing that an earlier bridge left may look alive."""
-        self._publish(channel)
+        """Say who holds a channel, once that is known: nothing that an earlier bridge left may look alive."""
+        if self._restored:
+            self._publish(channel)
+        else:
+            self._to_announce.append(channel)
 
     async def run(self) -> None:
         """Watch the leases until cancelled."""
@@ -271,10 +251,10 @@ class LeaseBook:
         self._expired[channel] = lease
         self._overruler.lease_ran_out(channel)
         self._station.writer.discard([channel], f"the lease of channel {channel} ran out first")
-        self._store.put_lease(self._row(lease, "expired"))
+        self._store.put_lease(lease.row(self._station.name, "expired"))
         self._publish(channel)
         holder = lease.holder or "its holder"
-        message = f"{holder} was not heard of for {lease.terms.ttl_s:g} s: {_words(lease)}"
+        message = f"{holder} was not heard of for {lease.terms.ttl_s:g} s: {lease.words}"
         log.warning("%s: channel %d: %s", self._station.name, channel, message)
         self._tell("lease_expired", channel, message)
         tasks.create_task(self._act(lease), name=f"{self._station.name}: lease of channel {channel} ran out")
@@ -302,7 +282,7 @@ class LeaseBook:
         asked_s = self._clock.monotonic()
         while channel in self._expired and self._expired[channel] is lease:
             shown = self._station.book.asked_after(asked_s, channel)
-            if shown is not None and not in_test(shown.record.status):
+            if shown is not None and shows_rest(shown):
                 self._done(lease, f"the channel does not run (it shows {shown.record.status.text})")
                 return
             if stop_at_s is not None and self._clock.monotonic() >= stop_at_s:
@@ -323,7 +303,7 @@ class LeaseBook:
 
         def gate(_: int) -> None:
             if self._expired.get(channel) is not lease:
-                raise WithdrawnError("somebody vouches for the channel again")
+                raise WithdrawnError(_VOUCHED_AGAIN)
 
         left_s = max(TRY_AGAIN_S, until_s - self._clock.monotonic())
         with contextlib.suppress(TimeoutError):
@@ -352,8 +332,7 @@ class LeaseBook:
         if not isinstance(item, Poll) or item.cycler != self._station.name:
             return
         for reading in item.readings:
-            at_rest = not in_test(reading.record.status)
-            if at_rest and self._alarms.stands(self._station.name, reading.channel, LEASE_EXPIRED):
+            if shows_rest(reading) and self._alarms.stands(self._station.name, reading.channel, LEASE_EXPIRED):
                 why = f"the channel shows {reading.record.status.text}"
                 self._alarms.clear(self._station.name, reading.channel, LEASE_EXPIRED, why)
 
@@ -361,19 +340,6 @@ class LeaseBook:
         lease = self._leases.get(channel)
         body = None if lease is None else lease.body
         self._bus.publish(LeaseState(self._station.name, channel, body))
-
-    def _row(self, lease: Lease, state: str) -> LeaseRow:
-        return LeaseRow(
-            self._station.name,
-            lease.channel,
-            lease.lease_id,
-            lease.holder,
-            stamp(lease.granted_at),
-            stamp(lease.expires_at),
-            lease.terms.ttl_s,
-            json.dumps(lease.on_expiry),
-            state,
-        )
 
     def _tell(self, kind: str, channel: int, message: str) -> None:
         ts = stamp(self._clock.now())
@@ -385,13 +351,3 @@ class LeaseBook:
 def new_lease_id() -> str:
     """An id for a lease."""
     return uuid.uuid4().hex
-
-
-def _words(lease: Lease) -> str:
-    match lease.terms.on_expiry:
-        case OnExpiry():
-            values = ", ".join(f"MV_UD{index} = {value:g}" for index, value in lease.terms.fallback.items())
-            return f"{values} is written"
-        case "stop":
-            return "the channel is stopped"
-    return "an alarm is raised"

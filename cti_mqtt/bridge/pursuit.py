@@ -194,26 +194,29 @@ class StopPursuit:
         for target in due:
             target.sent_s = (target.sent_s[0] if target.sent_s else now_s, now_s)
             target.in_flight += 1
-        if len(due) > 1 and len(due) == len(self._station.cycler_channels):
-            tasks.create_task(self._send_to_all(due), name=f"{self._station.name}: stop of all channels")
-            return
-        for target in due:
-            tasks.create_task(self._send(target), name=f"{self._station.name}: stop of channel {target.channel}")
+        # Together only where these are all there are: a cycler may come back with other channels than before.
+        together = len(due) > 1 and {target.channel for target in due} == set(self._station.cycler_channels)
+        for group in [due] if together else [[target] for target in due]:
+            what = "all channels" if together else f"channel {group[0].channel}"
+            tasks.create_task(self._send(group, together=together), name=f"{self._station.name}: stop of {what}")
 
-    async def _send(self, target: _Target) -> None:
+    async def _send(self, targets: Collection[_Target], *, together: bool) -> None:
+        """One stop, of a channel or of all."""
         try:
-            verdict = of_code(await self._station.cycler.stop(target.channel))
+            if together:
+                answers = await self._station.cycler.stop_all()
+                verdicts = {target.channel: of_answer(answers[target.channel]) for target in targets}
+            else:
+                verdicts = {
+                    target.channel: of_code(await self._station.cycler.stop(target.channel)) for target in targets
+                }
         except CtiMqttError as error:
-            verdict = of_error(error)
-        self._hear([(target, verdict)])
-
-    async def _send_to_all(self, targets: Collection[_Target]) -> None:
-        try:
-            answers = await self._station.cycler.stop_all()
-        except CtiMqttError as error:
-            self._hear([(target, of_error(error)) for target in targets])
-        else:
-            self._hear([(target, of_answer(answers[target.channel])) for target in targets])
+            verdicts = {target.channel: of_error(error) for target in targets}
+        except Exception as error:  # a bug here must not keep the other stops from their channels
+            log.exception("%s: stop", self._station.name)
+            verdict = Verdict(Outcome.UNKNOWN, None, "internal_error", f"an unexpected error in the bridge: {error!r}")
+            verdicts = {target.channel: verdict for target in targets}
+        self._hear([(target, verdicts[target.channel]) for target in targets])
 
     def _hear(self, verdicts: Iterable[tuple[_Target, Verdict]]) -> None:
         now_s = self._station.monotonic()
@@ -304,7 +307,8 @@ class StopPursuit:
             if target.in_flight:
                 return Verdict(Outcome.UNKNOWN, None, reason, f"{why}; it was sent and not answered", verified=False)
             return refused("not_connected", f"{why}; {last.message if last else 'it could not be sent'}")
-        if last.outcome is Outcome.SUCCEEDED:
+        accepted_before = target.accepted_s is not None and target.said_not_running
+        if last.outcome is Outcome.SUCCEEDED or accepted_before:
             shown = self._station.book.good(target.channel)
             since = self._station.book.asked_after(target.accepted_s or 0.0, target.channel)
             if shown is not None and shown is since and in_test(shown.record.status):

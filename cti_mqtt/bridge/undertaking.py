@@ -112,17 +112,16 @@ class Undertaking:
         if order.expect is not None:
             checks.check_expectation(order.expect, channel, station.book)
         if starts:
-            self._desk.caps.check_rate()
+            self._desk.caps.check_rate(len(self._capped) if self._command.dry_run else 0)
         checks.check_values(order, channel, station)
         if isinstance(order, Start | SetMv) and order.lease is not None:
             self._desk.leases.check_terms(channel, order.lease)
         if starts:
             self._desk.caps.check_running(channel)
+            self._desk.caps.begin(channel, dry_run=self._command.dry_run)
+            self._capped.add(channel)
         if self._command.dry_run:
             return
-        if starts:
-            self._desk.caps.begin(channel)
-            self._capped.add(channel)
         if not isinstance(order, Assign) and (values := order.values_for(channel)):
             station.variables.reserve(channel, values)
             self._reserved.add(channel)
@@ -181,7 +180,7 @@ class Undertaking:
         """Nothing stays reserved; then the verdict is told."""
         self._desk.busy.end(channel, self._command.topic.verb)
         if channel in self._capped:
-            self._desk.caps.end(channel)
+            self._desk.caps.end(channel, verdict)
         if channel in self._reserved:
             self._desk.station.variables.release(channel, self._plan.order.values_for(channel))
         self._settle_lease(channel, verdict)

@@ -18,7 +18,8 @@ from cti_mqtt.bridge.clock import stamp
 from cti_mqtt.bridge.store.audit import COLUMNS, FIRST_HASH, AuditRow, verify
 from cti_mqtt.bridge.store.reading import AuditReader, read_audit
 from cti_mqtt.bridge.store.schema import FILE_NAME
-from cti_mqtt.cli.options import complain, load
+from cti_mqtt.cli.options import complain
+from cti_mqtt.config import load_data_dir
 from cti_mqtt.errors import ConfigurationError, StorageError
 
 BROKEN_STATUS = 1
@@ -139,7 +140,10 @@ def _directory(config: Path | None, data_dir: Path | None) -> Path:
     if data_dir is not None:
         return data_dir
     assert config is not None  # noqa: S101  # one of the two
-    found = load(config).data_dir
+    try:
+        found = load_data_dir(config)
+    except ConfigurationError as error:
+        raise complain(error) from error
     if found is None:
         raise complain(ConfigurationError(str(config), ["data_dir: missing, so no audit is kept"]))
     return found
@@ -164,7 +168,7 @@ def _verdict(path: Path, reader: AuditReader, noted: str | None) -> str:
 
     broken = verify(passing(), reader.last_seq())
     if broken is not None:
-        raise StorageError(f"{path}: the chain is broken at entry {broken.seq}: {broken.message}")
+        raise StorageError(f"the chain is broken at entry {broken.seq}: {broken.message}")
     if not seen:
         raise StorageError(
             f"{path}: {noted} is not part of the chain ({count} entries, head {head}): "

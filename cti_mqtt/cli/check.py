@@ -8,6 +8,7 @@ import typer
 from cti_mqtt import config
 from cti_mqtt.bridge.mqtt import MqttLink
 from cti_mqtt.bridge.station import connector
+from cti_mqtt.cli.loops import run_to_end
 from cti_mqtt.cli.options import ConfigFile, load
 from cti_mqtt.config import missing_files
 from cti_mqtt.cti.codes import server_version
@@ -32,7 +33,7 @@ def check(
     typer.echo(f"{config}: valid; cyclers: {cyclers}; broker {settings.mqtt.host}:{settings.mqtt.port}")
     for problem in missing_files(settings.mqtt):
         typer.echo(f"warning: {problem}", err=True)
-    if connect and not asyncio.run(_connect(settings)):
+    if connect and not run_to_end(_connect(settings)):
         raise typer.Exit(UNREACHABLE_STATUS)
 
 

@@ -16,8 +16,8 @@ from cti_mqtt.bridge.bridge import Bridge
 from cti_mqtt.bridge.presence import Timing
 from cti_mqtt.cli.embedded_broker import embedded_broker
 from cti_mqtt.cli.logs import LogFormat, LogLevel, set_up
+from cti_mqtt.cli.loops import run_until_signalled
 from cti_mqtt.cli.ports import free_port
-from cti_mqtt.cli.signals import run_until_signalled
 from cti_mqtt.simulator import MAX_CHANNELS, SimulatedClock, SimulatedCycler, SimulatedServer, User
 
 PROGRAM = "cti-mqtt"

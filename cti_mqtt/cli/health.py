@@ -14,6 +14,7 @@ from cti_mqtt.bridge.mqtt import Incoming, MqttLink, Subscription
 from cti_mqtt.bridge.outputs.plain import ONLINE
 from cti_mqtt.bridge.topics import Topics
 from cti_mqtt.cli.logs import LogFormat, LogLevel, set_up
+from cti_mqtt.cli.loops import run_to_end
 from cti_mqtt.cli.options import ConfigFile, load
 
 UNHEALTHY_STATUS = 1
@@ -47,7 +48,7 @@ def health(
     """
     settings = load(config)
     set_up(LogLevel.ERROR, LogFormat.TEXT)
-    heard, failure = asyncio.run(_listen(settings.mqtt, timeout))
+    heard, failure = run_to_end(_listen(settings.mqtt, timeout))
     max_age_s = MISSED_VERDICTS * settings.health_interval_s
     reasons = [failure] if failure else reasons_against(heard, datetime.now(UTC), max_age_s)
     if reasons:

@@ -4,8 +4,8 @@ import typer
 
 from cti_mqtt.bridge.bridge import Bridge
 from cti_mqtt.cli.logs import LogFormat, LogLevel, set_up
+from cti_mqtt.cli.loops import run_until_signalled
 from cti_mqtt.cli.options import ConfigFile, LogFormatOption, LogLevelOption, complain, load
-from cti_mqtt.cli.signals import run_until_signalled
 from cti_mqtt.errors import ConfigurationError
 
 

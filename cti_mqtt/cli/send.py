@@ -13,6 +13,7 @@ from cti_mqtt.bridge.mqtt import Incoming, MqttLink, Subscription
 from cti_mqtt.bridge.orders import new_id
 from cti_mqtt.bridge.outbox import Message
 from cti_mqtt.bridge.topics import Topics
+from cti_mqtt.cli.loops import run_to_end
 from cti_mqtt.cli.options import BaseTopic, MqttHost, MqttPort, OptionalConfigFile, Protocol, broker
 
 STATUS_BY_OUTCOME = {"succeeded": 0, "refused": 3, "failed": 4, "unknown": 5}
@@ -42,7 +43,7 @@ class Target:
 def send(
     target: Annotated[str, typer.Argument(help="The cycler, such as arbin1, or a channel, such as arbin1/7.")],
     verb: Annotated[
-        str, typer.Argument(help="start, stop, resume, continue, jump, assign, set_mv, message or schedules.")
+        str, typer.Argument(help="start, stop, resume, continue, jump, assign, set_mv, release, message or schedules.")
     ],
     fields: Annotated[
         list[str] | None,
@@ -50,7 +51,7 @@ def send(
     ] = None,
     payload: Annotated[str | None, typer.Option("--json", help="The payload as JSON, instead of fields.")] = None,
     user: Annotated[str | None, typer.Option(help="Who commands: the last level of the topic.")] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the result.", min=0.1)] = 30.0,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the result.", min=0.1)] = 40.0,
     config: OptionalConfigFile = None,
     mqtt_host: MqttHost = None,
     mqtt_port: MqttPort = None,
@@ -70,7 +71,7 @@ def send(
     body.setdefault("id", new_id())
     settings = broker("send", config, mqtt_host, mqtt_port, base_topic, protocol)
     leaf = f"command/{verb}" + (f"/{user}" if user else "")
-    result = asyncio.run(_ask(settings, where, leaf, body, timeout))
+    result = run_to_end(_ask(settings, where, leaf, body, timeout))
     if result is None:
         typer.echo(f"no answer within {timeout:g} s (is the bridge running, under this base topic?)", err=True)
         raise typer.Exit(NO_ANSWER_STATUS)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from cti_mqtt.cli.signals import run_until_signalled
+from cti_mqtt.cli.loops import run_until_signalled
 from cti_mqtt.simulator import (
     LARGEST_FILE_BYTES,
     MAX_CHANNELS,

@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.table import Table
 
 from cti_mqtt.bridge.mqtt import Incoming, MqttLink, Subscription
+from cti_mqtt.cli.loops import run_until_signalled
 from cti_mqtt.cli.options import BaseTopic, MqttHost, MqttPort, OptionalConfigFile, Protocol, broker
-from cti_mqtt.cli.signals import run_until_signalled
 
 REFRESH_S = 0.5
 OLD_S = 10.0  # from this age on a reading is shown dim

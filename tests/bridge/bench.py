@@ -1,6 +1,7 @@
 """A simulated cycler that outlives bridges and brokers: for what must go on, or be taken up, without them."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -8,8 +9,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from cti_mqtt.bridge.alarms import AlarmBoard
 from cti_mqtt.bridge.bridge import Bridge
 from cti_mqtt.bridge.station import Station
+from cti_mqtt.bridge.store.reading import read_audit
+from cti_mqtt.bridge.store.schema import FILE_NAME
 from cti_mqtt.simulator import NO_FAULTS, Faults, ForcedResult, SimulatedServer
 from cti_mqtt.simulator.channel import Channel
 from tests.support.brokers import Mosquitto
@@ -28,7 +32,7 @@ def forced(text: str) -> Faults:
 async def until(condition: Callable[[], Any], timeout_s: float = 15.0) -> Any:
     """The first true value of something that nobody announces."""
     async with asyncio.timeout(timeout_s):
-        while not (value := condition()):
+        while not (value := condition()):  # noqa: ASYNC110  # a test looks from outside
             await asyncio.sleep(0.01)
         return value
 
@@ -88,6 +92,17 @@ class Bench:
         """MV_UD<index> of a channel."""
         return self.channel(number).meta_variables[index - 1]
 
+    @property
+    def alarms(self) -> AlarmBoard:
+        assert self.bridge is not None
+        return self.bridge._commander._alarms
+
+    def audited(self, *kinds: str) -> list[str]:
+        """The audit's entries of these kinds, in order."""
+        with read_audit(self.data_dir / FILE_NAME) as reader:
+            found = [json.loads(row.entry)["what"] for row in reader.rows()]
+        return [what for what in found if what in kinds]
+
     # --- what the cycler was asked ---
 
     def asked(self, *commands: str) -> list[dict[str, Any]]:
@@ -132,6 +147,20 @@ class Bench:
         heard = [heard.json for heard in self.observer.heard if heard.topic.endswith("/result")]
         return [body for body in heard if body["id"] == command]
 
+    async def retained(self) -> dict[str, bytes]:
+        """What a newcomer is given, by topic without the base."""
+        async with Observer.connect(self.broker.port, self.protocol) as newcomer:
+            await newcomer.wait("bridge/info")
+            newcomer.say("marker", b"1")
+            await newcomer.wait("marker")
+            return {heard.topic.removeprefix("cti/"): heard.payload for heard in newcomer.heard if heard.retain}
+
+    async def until_not_retained(self, topic: str) -> None:
+        """Until the broker has nothing on a topic."""
+        async with asyncio.timeout(15):
+            while topic in await self.retained():  # noqa: ASYNC110  # and so here
+                await asyncio.sleep(0.1)
+
     async def event(self, number: int, kind: str, count: int = 1) -> dict[str, Any]:
         """The so many'th event of a kind."""
         found = await self.observer.until(lambda: self._events(number, kind)[count - 1 :], what=f"event {kind}")
@@ -170,7 +199,7 @@ async def bench(
     **cycler: Any,
 ) -> AsyncIterator[Bench]:
     """Everything but a bridge."""
-    broker = Mosquitto(folder)
+    broker = Mosquitto(folder, f"persistence true\npersistence_location {folder}/")
     await broker.start()
     try:
         async with simulated(channels, faults) as server, Observer.connect(broker.port, protocol) as observer:

@@ -106,7 +106,7 @@ async def test_the_broker_says_offline_when_the_connection_is_cut(tmp_path: Path
         await it.ready()
         client = it.bridge._link._client
         assert client is not None
-        cut(client.socket())  # type: ignore[arg-type]  # a plain socket: no TLS here
+        cut(client.socket())
         await it.observer.wait("bridge/availability", lambda heard: heard.payload == b"offline")
         await it.observer.until_last("bridge/availability", b"online")
 

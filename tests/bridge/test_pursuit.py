@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from cti_mqtt.bridge.verdict import Outcome, Verdict
-from cti_mqtt.simulator import NO_FAULTS, Faults
+from cti_mqtt.client import Cycler
+from cti_mqtt.cti.results import StopResult
+from cti_mqtt.simulator import NO_FAULTS, Faults, SimulatedClock, SimulatedCycler, SimulatedServer, User
 from tests.bridge.bench import Bench, bench, forced, until
 from tests.support.brokers import needs_mosquitto
+from tests.support.rig import PASSWORD
 
 pytestmark = needs_mosquitto
 
@@ -139,11 +142,18 @@ async def test_accepted_without_effect_is_no_success(tmp_path: Path) -> None:
         it.channel(1).start("T")
         it.say_stop(1, "it")
         result = await it.result("arbin1/channel/1", "it")
-        assert (result["outcome"], result["reason"], result["verified"]) in {
-            ("failed", "still_running", False),
-            ("failed", "not_running", False),  # what the second sending was answered with
-        }
+        assert end(result) == ("failed", "still_running", None, False)
         await it.observer.wait(ALARM, lambda heard: heard.payload)
+
+
+async def test_accepted_and_not_looked_at_since_is_unknown(tmp_path: Path) -> None:
+    """The last reading is a good one by its age, and shows Charge; but it was asked for before the stop."""
+    async with bench(tmp_path, control=SHORT, poll_interval_s=30.0) as it, it.running():
+        await it.start(1)
+        it.server.faults = Faults(drop=frozenset({"channels_info"}))
+        it.say_stop(1, "it")
+        assert end(await it.result("arbin1/channel/1", "it")) == ("unknown", "not_verified", None, False)
+        assert not it.channel(1).active
 
 
 async def test_never_sent_within_the_time_it_is_refused_and_the_alarm_stands(tmp_path: Path) -> None:
@@ -205,6 +215,25 @@ async def test_the_all_channels_flag_needs_every_permission(tmp_path: Path) -> N
         await it.observer.wait("arbin1/result", lambda heard: heard.json["command"] == "stop")
         assert {entry["arguments"]["channel"] for entry in it.asked("stop")} == {1, 2, 3}
         assert [it.channel(number).active for number in (1, 2, 3, 4)] == [False, False, False, True]
+
+
+async def test_a_cycler_that_comes_back_with_other_channels(tmp_path: Path) -> None:
+    """As many as are to be stopped, but not the same: the all-channels flag would stop what nobody asked for."""
+    async with bench(tmp_path, control=SHORT) as it, it.running() as bridge:
+        await it.start(3, 4)
+        await it.server.unplug()
+        await it.observer.until_last("arbin1/availability", b"offline")
+        it.observer.say("arbin1/command/stop", {"id": "it", "channels": [3, 4]})
+        await until(lambda: bridge._commander._desks["arbin1"].pursuit.pursued(4))
+        smaller = SimulatedCycler(2, clock=SimulatedClock(), users=[User("admin", PASSWORD, super_user=True)])
+        for index in (0, 1):
+            smaller.channel(index).assign(smaller.schedules["Rest.sdx"])
+            smaller.channel(index).start("theirs")
+        async with SimulatedServer(smaller, port=it.server.port) as server:
+            result = await it.result("arbin1", "it")
+            assert set(result["channels"].values()) == {"failed"}
+            assert {entry["arguments"]["channel"] for entry in server.recorder.commands("stop")} == {3, 4}
+            assert smaller.channel(0).active
 
 
 async def test_128_channels(tmp_path: Path) -> None:
@@ -295,6 +324,22 @@ async def test_what_the_cycler_has_lost_contact_with_is_not_known_to_rest(tmp_pa
         assert last is not None
         assert last.payload, "a reading without contact does not end an alarm"
         assert it.channel(1).active
+
+
+async def test_a_bug_in_sending_does_not_end_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bench(tmp_path, control=SHORT) as it, it.running():
+        await it.start(1, 2)
+        stop = Cycler.stop
+
+        async def fails(cycler: Cycler, channel: int) -> StopResult:
+            if channel == 1:
+                raise KeyError(channel)
+            return await stop(cycler, channel)
+
+        monkeypatch.setattr(Cycler, "stop", fails)
+        result = await it.observer.ask("arbin1", "stop", {"channels": [1, 2]})
+        assert result["channels"] == {"1": "unknown", "2": "succeeded"}
+        assert (await it.observer.ask("arbin1/channel/3", "stop"))["reason"] == "not_running"
 
 
 async def test_a_stop_that_is_pursued_when_the_bridge_ends_is_answered(tmp_path: Path) -> None:

@@ -234,7 +234,7 @@ class TestAvailability:
                 await event(it, "second_bridge")
                 client = second._link._client
                 assert client is not None
-                cut(client.socket())  # type: ignore[arg-type]  # a plain socket: no TLS here
+                cut(client.socket())
                 await it.observer.wait("bridge/availability", lambda heard: heard.payload == b"offline")
                 await it.observer.until_last("bridge/availability", b"online")
 
@@ -249,7 +249,7 @@ async def test_after_a_reconnection_commands_are_heard_before_it_says_so(kind: B
         client = it.bridge._link._client
         assert client is not None
         began = asyncio.get_running_loop().time()
-        cut(client.socket())  # type: ignore[arg-type]  # a plain socket: no TLS here
+        cut(client.socket())
         await it.observer.wait("bridge/availability", lambda heard: heard.payload == b"offline")
         await it.observer.until_last("bridge/availability", b"online")
         assert asyncio.get_running_loop().time() - began < 4

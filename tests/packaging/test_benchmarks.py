@@ -36,13 +36,15 @@ def test_decoding_as_json() -> None:
 def test_latency_as_json() -> None:
     status, output, error = benchmark("latency", *SHORT, "--json")
     assert (status, error) == (0, "")
-    found = json.loads(output)
-    for side in ("command", "mqtt", "cti"):
-        assert 0 < found[f"{side}_p50_ms"] <= found[f"{side}_p99_ms"]
-        assert found[f"{side}_count"] > 0
-    assert found["command_to_sum_p50"] > 0
-    assert len(found["command_to_sum_p50_rounds"]) == 1
-    assert found["ids"] is True
+    brokers = json.loads(output)["brokers"]
+    assert list(brokers) == ["default", "nodelay"]
+    for found in brokers.values():
+        for side in ("command", "mqtt", "cti"):
+            assert 0 < found[f"{side}_p50_ms"] <= found[f"{side}_p99_ms"]
+            assert found[f"{side}_count"] > 0
+        assert found["command_to_sum_p50"] > 0
+        assert len(found["command_to_sum_p50_rounds"]) == 1
+        assert found["ids"] is True
 
 
 def test_latency_without_a_broker(tmp_path: Path) -> None:

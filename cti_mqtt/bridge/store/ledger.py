@@ -55,6 +55,33 @@ def answer(connection: sqlite3.Connection, key: CommandKey, results: Sequence[St
         connection.execute("UPDATE command SET finished = 1 WHERE number = ?", (number,))
 
 
+def settle(
+    connection: sqlite3.Connection,
+    key: CommandKey,
+    received_at: str,
+    results: Sequence[StoredResult],
+    *,
+    replace: bool,
+) -> None:
+    """Finish a command with these results and no others; nothing where another one took its key.
+
+    Args:
+        connection: inside a transaction.
+        key: of the command.
+        received_at: its own; under the same key a repeat came at another time.
+        results: all of them.
+        replace: also where it is finished.
+    """
+    row = connection.execute(
+        f"SELECT number, finished FROM command WHERE {_KEY} AND received_at = ?",  # noqa: S608  # as above
+        (*_key(key), received_at),
+    ).fetchone()
+    if row is None or (row[1] and not replace):
+        return
+    connection.execute("DELETE FROM result WHERE command = ?", (row[0],))
+    answer(connection, key, results, finished=True)
+
+
 def forget_before(connection: sqlite3.Connection, received_at: str) -> int:
     """Forget finished commands older than this, at most a chunk of them; how many went."""
     rows = connection.execute(

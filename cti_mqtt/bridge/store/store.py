@@ -90,6 +90,22 @@ class Store:
 
         return self._database.submit(work, durable=durable)
 
+    def settle(
+        self, key: CommandKey, received_at: str, results: Sequence[StoredResult], *, replace: bool
+    ) -> "Future[None]":
+        """Finish a command with these results and no others, whatever was done or not done of what was asked before.
+
+        Args:
+            key: of the command.
+            received_at: of the command; where another one is known under its key nothing is done.
+            results: all of them.
+            replace: also where it is finished already.
+        """
+        results = tuple(results)
+        return self._database.submit(
+            lambda connection: ledger.settle(connection, key, received_at, results, replace=replace)
+        )
+
     def unfinished(self) -> "Future[tuple[KnownCommand, ...]]":
         """Commands without an end, oldest first."""
         return self._database.submit(ledger.unfinished)

@@ -1,8 +1,20 @@
-"""Ending in order when asked to."""
+"""Running the event loop: to an end of its own, or until a signal asks for it."""
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def run_to_end(main: Coroutine[Any, Any, T]) -> T:
+    """Run this in a new event loop; what comes of it.
+
+    Windows would choose a loop that cannot watch a socket for somebody else, here for the MQTT client.
+    """
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        return runner.run(main)
 
 
 def run_until_signalled(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
@@ -18,6 +30,4 @@ def run_until_signalled(main: Callable[[asyncio.Event], Awaitable[None]]) -> Non
                 signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
         await main(stop)
 
-    # Windows would choose a loop that cannot watch a socket for somebody else, here: for the MQTT client.
-    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-        runner.run(with_signals())
+    run_to_end(with_signals())
