@@ -12,14 +12,15 @@ PLACE := $(VENV)/.place
 RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-WORKERS ?= auto
+# The tests mostly wait: two cores carry four workers. `make WORKERS=2 test` where they do not, WORKERS=0 for none.
+WORKERS ?= 4
 ARGS ?=
 
 # Debian keeps mosquitto in /usr/sbin, which is not on everybody's path.
 export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean mosquitto FORCE
+.PHONY: help demo test check bench fuzz faults protocol clean mosquitto FORCE
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -28,7 +29,7 @@ demo: $(RUNTIME) ## broker, simulated cycler and bridge on this machine; Ctrl-C 
 	@exec $(BIN)/cti-mqtt demo $(ARGS)
 
 test: $(DEV) mosquitto ## all tests
-	@$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 check: $(DEV) ## lint, format, types, import rule
 	@status=0; \

@@ -1,11 +1,14 @@
 """What stands raised until it is over: kept across a restart, published as retained topics."""
 
 import json
+import logging
 from typing import Any
 
 from cti_mqtt.bridge.bus import Alarm, Bus, Happening
 from cti_mqtt.bridge.clock import Clock, stamp
 from cti_mqtt.bridge.store import AlarmRow, Store
+
+log = logging.getLogger(__name__)
 
 STOP_FAILED = "stop_failed"
 LEASE_EXPIRED = "lease_expired"
@@ -36,11 +39,26 @@ class AlarmBoard:
             StorageError: that cannot be read.
         """
         for row in await self._store.alarms():
-            self._raised.setdefault((row.cycler, row.channel, row.name), json.loads(row.body))
-            self._publish(row.cycler, row.channel, row.name)
+            try:
+                self._take_up(row)
+            except Exception:  # whatever is in one row must not keep the others from being taken up
+                log.exception("an alarm on record cannot be read and is left out: %r", row)
         self._restored = True
         for cycler, channel in self._to_announce:
             self.announce(cycler, channel)
+
+    def _take_up(self, row: AlarmRow) -> None:
+        """What stood raised; where its words cannot be read, it stands without them."""
+        where = row.cycler, row.channel, row.name
+        if where in self._raised:
+            return
+        body = _body(row.body)
+        if body is None:
+            log.error("an alarm on record cannot be read, so it is raised anew: %r", row)
+            self.raise_(*where, "it stood when the bridge ended; why is on record, but cannot be read")
+        else:
+            self._raised[where] = body
+            self._publish(*where)
 
     def stands(self, cycler: str, channel: int, name: str) -> bool:
         """Whether an alarm is raised."""
@@ -101,3 +119,12 @@ class AlarmBoard:
                 }
             ]
         )
+
+
+def _body(text: str) -> dict[str, Any] | None:
+    """What an alarm says; None where it cannot be read."""
+    try:
+        body = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return body if isinstance(body, dict) and isinstance(body.get("raised_at"), str) else None

@@ -35,6 +35,7 @@ class Command:
 
     Attributes:
         began: when it was received, monotonic, s.
+        number: counts commands in the order in which they were heard; 0 for one of an earlier run.
         id: its own, or one it was given.
         key: under which it is on record; None while it is not.
         waits: whether its results are published only once they are on record.
@@ -51,6 +52,7 @@ class Command:
     received_at: datetime
     began: float
     id: str
+    number: int = 0
     key: CommandKey | None = None
     waits: bool = True
     unsure: bool = False
@@ -258,16 +260,19 @@ def stored_result(channel: int | None, body: Mapping[str, Any]) -> StoredResult:
 
 
 def audit_entry(command: Command, channel: int | None, body: Mapping[str, Any]) -> Mapping[str, object]:
-    """Who asked for what, when, what was before and after, and how it ended."""
+    """Who asked for what, when, what was before and after, and how it ended.
+
+    What a command to the cycler said stands once, in the entry of its summary; its channels' entries have its id.
+    """
+    is_part = channel is not None and command.topic.channel_text is None
+    said = {"received_at": body["received_at"], "request": request_text(command.incoming.payload)}
     return {
         "ts": body["completed_at"],
-        "received_at": body["received_at"],
         "who": body["user"],
         "what": body["command"],
         "cycler": body["cycler"],
         "channel": channel,
         "id": command.id,
-        "request": request_text(command.incoming.payload),
         "before": body["status_before"],
         "after": body["status_after"],
         "outcome": body["outcome"],
@@ -275,6 +280,7 @@ def audit_entry(command: Command, channel: int | None, body: Mapping[str, Any]) 
         "code": body["code"],
         "message": body["message"],
         "dry_run": command.dry_run,
+        **({} if is_part else said),
     }
 
 

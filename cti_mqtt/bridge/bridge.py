@@ -60,6 +60,7 @@ class Bridge:
         self._clock = clock = clock or SystemClock()
         self._boot = secrets.token_hex(8)
         self._started_at = stamp(clock.now())
+        self._leaving = False
         self._topics = Topics(settings.mqtt.base_topic)
         self._guard = RetainedGuard(clock.monotonic, protocol_5=settings.mqtt.protocol == 5, settle_s=timing.settle_s)
         self._presence = self._make_presence(timing)
@@ -83,7 +84,14 @@ class Bridge:
         }
         self._store = Store(settings.data_dir)
         self._commander = Commander(
-            self._topics, self._stations, self.bus, clock, self._guard, self._clear_retained, self._store
+            self._topics,
+            self._stations,
+            self.bus,
+            clock,
+            self._guard,
+            self._clear_retained,
+            self._store,
+            may_act=lambda: not self._presence.standing_down,
         )
         self._health = HealthWatch(
             self._stations,
@@ -110,7 +118,7 @@ class Bridge:
             self._guard,
             self.bus,
             self._clock,
-            hear_commands=lambda on: self._link.hear_commands(on),  # noqa: PLW0108  # there is no link yet
+            hear_commands=lambda on: self._link.hear_commands(on and not self._leaving),
             say=lambda payload: self._link.publish(self._availability(payload)),
             settle_s=0.0 if self._settings.mqtt.protocol == 5 else timing.settle_s,
         )
@@ -133,6 +141,7 @@ class Bridge:
                 try:
                     await stop.wait()
                 finally:
+                    await self._commander.end()
                     work.cancel()
                     await asyncio.wait([work])
                     await self._commander.settle()
@@ -148,10 +157,12 @@ class Bridge:
                 tasks.create_task(station.run(), name=name)
 
     async def _say_goodbye(self) -> None:
+        self._leaving = True
         self._presence.leave()
         if not self._presence.standing_down:  # else all of this is the elder bridge's to say
             for station in self._stations.values():
                 station.farewell()
+        self._link.hear_commands(False)  # noqa: FBT003  # a switch; what still came before that is answered
         if self._presence.commanding:
             self._link.publish(self._availability(OFFLINE))
         await self._link.flush(FLUSH_S)

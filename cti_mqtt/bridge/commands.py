@@ -6,7 +6,7 @@ before it is published; so a command that is repeated, even after the bridge was
 
 import asyncio
 import contextlib
-import json
+import itertools
 import logging
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
@@ -18,11 +18,13 @@ from cti_mqtt.bridge.bus import Bus
 from cti_mqtt.bridge.checks import Refusal
 from cti_mqtt.bridge.clock import Clock
 from cti_mqtt.bridge.desk import Desk
+from cti_mqtt.bridge.ending import Ending
 from cti_mqtt.bridge.examination import Plan, body_digest, check_sender, examine
 from cti_mqtt.bridge.life import Answer
 from cti_mqtt.bridge.mqtt import Incoming
 from cti_mqtt.bridge.orders import CYCLER_VERBS, ListSchedules, Release, SetMv, Start, new_id, peek_id
-from cti_mqtt.bridge.recovery import INTERRUPTED, OWN_SUFFIX, Unwritten, forget_old_ids, rebuild, received, verdict_of
+from cti_mqtt.bridge.recovery import OWN_SUFFIX, Underway, Unwritten, forget_old_ids, received, said_of
+from cti_mqtt.bridge.restoring import WHOLE_CYCLER, Restorer
 from cti_mqtt.bridge.retained import Judgement, RetainedGuard
 from cti_mqtt.bridge.station import Station
 from cti_mqtt.bridge.store import CommandKey, KnownCommand, Store
@@ -33,11 +35,12 @@ from cti_mqtt.errors import StorageError
 
 log = logging.getLogger(__name__)
 
-MAX_UNFINISHED = 1000  # commands a cycler; beyond, they would only grow old
-WHOLE_CYCLER = 0  # stands for the channel where a command is about none
+MAX_UNFINISHED = 2000  # commands a cycler, each counted once for every channel; beyond, they would only grow old
 DURABLE_VERBS = frozenset({"start", "resume", "continue", "jump", "assign"})  # not forgotten in a power cut either
 AGAIN_S = 2.0  # between attempts at what the store would not do
-PASSING_REASONS = frozenset({"not_connected", "expired", "clock_skew"})  # a repeat is answered all the same
+PASSING_REASONS = frozenset(
+    {"not_connected", "no_control_right", "expired", "clock_skew", "busy"}
+)  # a repeat is answered all the same
 
 
 class Commander:
@@ -51,6 +54,7 @@ class Commander:
         guard: judges retained messages.
         clear: publishes an empty retained message on a topic.
         store: what outlives the bridge.
+        may_act: whether no elder bridge is known to command these cyclers.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Commander:
         guard: RetainedGuard,
         clear: Callable[[str], None],
         store: Store,
+        may_act: Callable[[], bool],
     ) -> None:
         self._topics = topics
         self._clock = clock
@@ -69,17 +74,22 @@ class Commander:
         self._clear = clear
         self._store = store
         self._alarms = AlarmBoard(bus, store, clock)
-        self._desks = {name: Desk(station, store, bus, clock, self._alarms) for name, station in stations.items()}
+        self._desks = {
+            name: Desk(station, store, bus, clock, self._alarms, may_act) for name, station in stations.items()
+        }
         self._answers = Answers(topics, bus, clock, store, self._finished)
         self._unwritten = Unwritten(store)
-        self._repeats: dict[CommandKey, list[Command]] = {}  # of every command of this run that has no end on record
+        self._numbers = itertools.count(1)
+        self._underway = Underway()
+        self._restorer = Restorer(store, self._alarms, self._desks, self._answers, clock, self._underway, self._pursue)
         self._tasks: asyncio.TaskGroup | None = None
+        self._ending = Ending(self._desks.values())
 
     async def run(self) -> None:
         """Carry out commands until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            tasks.create_task(self._restore(), name="taking up what was unfinished")
+            tasks.create_task(self._restorer.run(), name="taking up what was unfinished")
             tasks.create_task(self._make_good(), name="results that are not on record yet")
             tasks.create_task(forget_old_ids(self._store, self._clock), name="forgetting old commands")
             for name, desk in self._desks.items():
@@ -88,8 +98,12 @@ class Commander:
                 await asyncio.Event().wait()
             finally:
                 self._tasks = None
-                for desk in self._desks.values():
-                    desk.pursuit.cut("the bridge ended")
+                self._ending.end_now()
+
+    async def end(self) -> None:
+        """Before `run` is cancelled, while the sessions stand: see `Ending`. The results are on record then."""
+        if self._tasks is not None:
+            await self._ending.run(self.settle)
 
     async def settle(self) -> None:
         """Wait until the results so far are on record, and so published; as long as the record's patience lasts."""
@@ -113,7 +127,9 @@ class Commander:
         if judgement in {Judgement.TAKE_AND_CLEAR, Judgement.REFUSE_AND_CLEAR}:
             self._clear(incoming.topic)
         own_id = peek_id(incoming.payload)
-        command = Command(topic, incoming, self._clock.now(), self._clock.monotonic(), own_id or new_id())
+        now, now_s, number = self._clock.now(), self._clock.monotonic(), next(self._numbers)
+        command = Command(topic, incoming, now, now_s, own_id or new_id(), number)
+        command.waits = not self._ending.begun
         desk = self._desks.get(topic.cycler)
         station = desk.station if desk else None
         try:
@@ -132,6 +148,9 @@ class Commander:
     def _examine(self, command: Command, desk: Desk, *, has_own_id: bool) -> None:
         try:
             plan = examine(command, desk)
+            self._ending.check(is_stop=plan.is_stop)
+            if not plan.is_stop:
+                self._check_load(desk)
         except Refusal as refusal:
             may_be_known = has_own_id and command.topic.verb != "stop" and refusal.reason in PASSING_REASONS
             if not may_be_known:
@@ -170,6 +189,7 @@ class Commander:
     def _record(self, command: Command, plan: Plan, *, keep: bool) -> None:
         """Nothing is sent before it is on record; a dry run needs none, but asks all the same."""
         key, verb = self._key(command), command.topic.verb
+        plan.desk.waiting += len(plan.channels)
         if command.dry_run:
             asked = self._store.find(key)
         else:
@@ -179,12 +199,15 @@ class Commander:
     def _recorded(
         self, command: Command, plan: Plan, key: CommandKey, asked: "asyncio.Future[KnownCommand | None]"
     ) -> None:
+        plan.desk.waiting -= len(plan.channels)
         try:
             known = asked.result()
         except (StorageError, asyncio.CancelledError) as error:
-            if not command.dry_run and key not in self._repeats:  # it may get on record yet: then with this end
+            if not command.dry_run and self._repeat_unread(command, key):
+                return
+            if not command.dry_run and key not in self._underway:  # it may get on record yet: then with this end
                 command.key, command.waits, command.unsure = key, False, True
-                self._repeats[key] = []
+                self._underway.begin(key, body_digest(command))
             self._refuse_all(
                 command, plan, Refusal("storage", f"it cannot be put on record, so it was not sent: {error}")
             )
@@ -192,7 +215,7 @@ class Commander:
         if known is None:
             if not command.dry_run:
                 command.key = key
-                self._repeats[key] = []
+                self._underway.begin(key, body_digest(command))
             self._take(command, plan)
         elif known.command.digest != body_digest(command):
             why = f"the id {command.id!r} was used for another {command.topic.verb} before; every command needs its own"
@@ -202,22 +225,48 @@ class Commander:
 
     def _repeat(self, command: Command, known: KnownCommand) -> None:
         """It was received before: the first results, now or when they are there."""
-        key = known.command.key
         if said := self._unwritten.results(known):
             self._answers.repeat(command, said)
         elif known.finished:
-            self._answers.repeat(command, [(each.channel, json.loads(each.body)) for each in known.results])
-        elif key in self._repeats:
-            self._repeats[key].append(command)
-        else:  # left over from before a restart, and not taken up since the record could not be read
-            self._repeats[key] = [command]
-            self._take_up(known)
+            self._say_again(command, known)
+        else:
+            if known.command.key not in self._underway:  # left over from before a restart, and not taken up yet
+                self._restorer.take_up(known)
+            self._wait(command, known.command.key)
+
+    def _repeat_unread(self, command: Command, key: CommandKey) -> bool:
+        """The record cannot be asked: whether this run knows the command all the same, and so has answered or will."""
+        digest = body_digest(command)
+        if self._underway.is_repeat(key, digest):
+            self._wait(command, key)
+        elif said := self._unwritten.same(key, digest):
+            self._answers.repeat(command, said)
+        else:
+            return False
+        return True
+
+    def _wait(self, command: Command, key: CommandKey) -> None:
+        try:
+            self._underway.wait(key, command)
+        except Refusal as refusal:
+            self._refuse_again(command, refusal)
+
+    def _say_again(self, command: Command, known: KnownCommand) -> None:
+        said = said_of(known)
+        if said and len(said) == len(known.results):
+            self._answers.repeat(command, said)
+        else:
+            why = "it was received before, but what was said then is not on record, or cannot be read: it is not sent"
+            self._refuse_again(command, Refusal("storage", why))
+
+    def _refuse_again(self, command: Command, refusal: Refusal) -> None:
+        self._answers.refusal(command, self._desks[command.topic.cycler].station, refusal)
 
     def _finished(self, command: Command) -> None:
         """Its results are said: whoever sent it again meanwhile gets them too."""
         if command.lost:
             self._unwritten.add(command)
-        for repeat in self._repeats.pop(command.key, ()) if command.key else ():
+        for repeat in self._underway.end(command.key):
             self._answers.repeat(repeat, command.results)
 
     # --- checked against the moment ---
@@ -265,11 +314,20 @@ class Commander:
         if not ready:
             return
         undertaking = Undertaking(command, plan, ready, answer)
-        if self._tasks is None:
+        if self._tasks is None or self._ending.begun:
             undertaking.close()
             return
-        name = f"{desk.station.name}: {verb} {command.id}"
-        self._tasks.create_task(undertaking.run(), name=name).add_done_callback(lambda _: undertaking.close())
+        task = self._tasks.create_task(undertaking.run(), name=f"{desk.station.name}: {verb} {command.id}")
+        task.add_done_callback(lambda _: undertaking.close())
+        self._ending.watch(task)
+
+    @staticmethod
+    def _check_load(desk: Desk) -> None:
+        """Too much is too much: one refusal, before the record has more work with it than it would make itself."""
+        if desk.unfinished + desk.waiting >= MAX_UNFINISHED:
+            checks.check_control_right(desk.station)
+            checks.check_online(desk.station)
+            raise _too_many(desk)
 
     @staticmethod
     def _note_status(command: Command, station: Station, channel: int) -> None:
@@ -286,7 +344,7 @@ class Commander:
         if isinstance(order, Start | SetMv | Release):
             desk.leases.check(channel, command.topic.user, plan.lease_id)
         if desk.unfinished >= MAX_UNFINISHED:
-            raise Refusal("busy", f"{MAX_UNFINISHED} commands to {desk.station.name} are not finished yet")
+            raise _too_many(desk)
         if not plan.channels:
             return
         if overruled := plan.overruled.objection(channel):
@@ -301,7 +359,7 @@ class Commander:
         if not command.dry_run:
             key = CommandKey(station.name, command.topic.channel, "stop", f"{command.id}{OWN_SUFFIX}{new_id()}")
             command.key = key
-            self._repeats[key] = []
+            self._underway.begin(key, body_digest(command))
             self._store.receive(received(command, key, plan, keep=False), durable=False)
         answer = self._answer(command, plan)
         ready = []
@@ -331,23 +389,7 @@ class Commander:
 
         desk.pursuit.pursue(channels, tell)
 
-    # --- after a restart ---
-
-    async def _restore(self) -> None:
-        """Alarms, leases and unfinished commands of the bridge's last run; again and again until they can be read."""
-        while True:
-            try:
-                await self._alarms.restore()
-                for desk in self._desks.values():
-                    await desk.leases.restore()
-                for known in await self._store.unfinished():
-                    if known.command.key not in self._repeats:  # not one of this run
-                        self._take_up(known)
-            except StorageError as error:
-                log.warning("what was unfinished cannot be taken up yet: %s", error)
-                await asyncio.sleep(AGAIN_S)
-            else:
-                return
+    # --- later ---
 
     async def _make_good(self) -> None:
         """Results that could not be put on record are tried again, until cancelled."""
@@ -356,40 +398,6 @@ class Commander:
             with contextlib.suppress(StorageError):
                 await self._unwritten.write()
 
-    def _take_up(self, known: KnownCommand) -> None:
-        """A command that the bridge did not live to answer: its outcome is unknown. A young stop is pursued again."""
-        command = rebuild(known, self._clock.monotonic())
-        key = known.command.key
-        self._repeats.setdefault(key, [])
-        desk = self._desks.get(key.cycler)
-        if desk is None:
-            self._store.answer(key, [], finished=True)
-            self._repeats.pop(key, None)
-            return
-        log.warning("%s: %s %s was unfinished when the bridge ended", key.cycler, key.verb, command.id)
-        verdicts = {each.channel: verdict_of(each) for each in known.results if each.channel is not None}
-        open_channels = [channel for channel in known.command.channels if channel not in verdicts]
-        answer = self._late_answer(command, desk.station, verdicts, len(open_channels))
-        age_s = (self._clock.now() - command.received_at).total_seconds()
-        if key.verb == "stop" and open_channels and 0 <= age_s < desk.station.settings.control.stop_timeout_s:
-            self._pursue(desk, open_channels, answer)
-            return
-        for channel in open_channels or (WHOLE_CYCLER,):
-            answer(channel, INTERRUPTED)
 
-    def _late_answer(self, command: Command, station: Station, verdicts: dict[int, Verdict], missing: int) -> Answer:
-        """Where the verdicts go that are still missing."""
-        if command.topic.verb in CYCLER_VERBS:
-            return lambda _, verdict: self._answers.whole(command, station, verdict)
-        if command.topic.channel_text is not None:
-            return partial(self._answers.channel, command, station)
-        wanted = len(verdicts) + missing
-
-        def answer(channel: int, verdict: Verdict) -> None:
-            if channel != WHOLE_CYCLER:
-                verdicts[channel] = verdict
-                self._answers.channel(command, station, channel, verdict)
-            if len(verdicts) == wanted:
-                self._answers.many(command, station, verdicts)
-
-        return answer
+def _too_many(desk: Desk) -> Refusal:
+    return Refusal("busy", f"commands to {MAX_UNFINISHED} channels of {desk.station.name} are not finished yet")

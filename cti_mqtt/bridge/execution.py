@@ -5,7 +5,7 @@ a stop excepted, which is `pursuit`'s business.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,9 +19,9 @@ from cti_mqtt.bridge.station import Station
 from cti_mqtt.bridge.transitions import in_test
 from cti_mqtt.bridge.verdict import Outcome, Verdict, of_answer, of_error, refused
 from cti_mqtt.bridge.whole import list_schedules, show_message
-from cti_mqtt.client import ChannelOutcome
+from cti_mqtt.client import ChannelOutcome, Gate
 from cti_mqtt.cti.codes import Code, StatusClass
-from cti_mqtt.errors import CtiMqttError
+from cti_mqtt.errors import CtiMqttError, WithdrawnError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,15 @@ class _Change:
         done: the past participle, for sentences.
         is_seen: whether a reading shows the effect.
         one: asks for one channel.
-        group: asks for the whole group with one request; where there is one, it is used.
+        group: asks for several with one request; where there is one, it is used.
+        only_all: whether `group` always means every channel of the cycler, so that none may be left out.
     """
 
     done: str
     is_seen: Callable[[Reading], bool]
     one: Callable[[int], Awaitable[Code]] | None
-    group: Callable[[], Awaitable[Mapping[int, ChannelOutcome]]] | None
+    group: Callable[[Sequence[int], Gate], Awaitable[Mapping[int, ChannelOutcome]]] | None
+    only_all: bool = False
 
 
 class Executor:
@@ -89,7 +91,8 @@ class Executor:
                 job.end(channel, refused("malformed", f"values: none for channel {channel}"))
             elif order.lease is not None:
                 values.update(self._leases.deadman(channel, order.lease))
-        await self._station.writer.write(wanted, job.life.gate, job.end)
+        life = job.life
+        await self._station.writer.write(wanted, life.gate, job.end, number=job.number, may_wait=life.may_go)
 
     def _release(self, channel: int) -> Verdict:
         lease = self._leases.end(channel, "released by its holder")
@@ -107,14 +110,15 @@ class Executor:
                     "resumed",
                     lambda reading: in_test(reading.record.status),
                     lambda channel: station.cycler.resume(channel, gate=partial(gate, channel)),
-                    (lambda: station.cycler.resume_all(gate=partial(gate, *job.channels))) if whole else None,
+                    (lambda _, gate: station.cycler.resume_all(gate=gate)) if whole else None,
+                    only_all=True,
                 )
             case Continue():
                 return _Change(
                     "continued",
                     lambda reading: reading.record.status.meaning is not StatusClass.PAUSED,
                     None,
-                    lambda: station.cycler.continue_tests(job.channels, gate=partial(gate, *job.channels)),
+                    lambda channels, gate: station.cycler.continue_tests(channels, gate=gate),
                 )
             case Jump(step=step):
                 return _Change(
@@ -159,12 +163,9 @@ class Executor:
 
 async def _ask(job: Job, change: _Change) -> dict[int, Verdict]:
     """Send it, for the group or for each channel at the same time."""
+    verdicts: dict[int, Verdict] = {}
     if change.group is not None:
-        try:
-            answers = await change.group()
-        except CtiMqttError as error:
-            return dict.fromkeys(job.channels, of_error(error))
-        return {channel: of_answer(answers[channel]) for channel in job.channels}
+        verdicts = await _ask_together(job, change, change.group)
 
     async def one(channel: int) -> Verdict:
         assert change.one is not None  # noqa: S101  # a change has one way or the other
@@ -173,4 +174,35 @@ async def _ask(job: Job, change: _Change) -> dict[int, Verdict]:
         except CtiMqttError as error:
             return of_error(error)
 
-    return dict(zip(job.channels, await asyncio.gather(*map(one, job.channels)), strict=True))
+    rest = [channel for channel in job.channels if channel not in verdicts]
+    return verdicts | dict(zip(rest, await asyncio.gather(*map(one, rest)), strict=True))
+
+
+async def _ask_together(
+    job: Job, change: _Change, group: Callable[[Sequence[int], Gate], Awaitable[Mapping[int, ChannelOutcome]]]
+) -> dict[int, Verdict]:
+    """One request for many channels; one that is withdrawn keeps back no other. Those that are left have no verdict."""
+    verdicts: dict[int, Verdict] = {}
+    channels = list(job.channels)
+    while channels and not (verdicts and change.only_all):
+        withdrawn: dict[int, Verdict] = {}
+        try:
+            answers = await group(tuple(channels), partial(_gate, job, tuple(channels), withdrawn))
+        except CtiMqttError as error:
+            verdicts |= withdrawn or dict.fromkeys(channels, of_error(error))
+            channels = [channel for channel in channels if channel not in verdicts]
+        else:
+            return verdicts | {channel: of_answer(answers[channel]) for channel in channels}
+    return verdicts
+
+
+def _gate(job: Job, channels: Collection[int], withdrawn: dict[int, Verdict]) -> None:
+    """Raises WithdrawnError where it must not go out to some of these, and notes the verdict of each."""
+    for channel in channels:
+        try:
+            job.life.may_go(channel)
+        except WithdrawnError as error:
+            withdrawn[channel] = of_error(error)
+    if withdrawn:
+        raise WithdrawnError("some channels are left out")
+    job.life.gate(*channels)

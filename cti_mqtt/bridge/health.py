@@ -1,6 +1,7 @@
-"""One verdict on health: polls fresh, broker connected, queue under its bound."""
+"""One verdict on health: polls fresh, broker connected, queue under its bound, room on the disk."""
 
 import asyncio
+from asyncio import Future
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,8 +11,10 @@ from cti_mqtt.bridge.mqtt import MqttLink
 from cti_mqtt.bridge.readings import STALE_INTERVALS
 from cti_mqtt.bridge.station import Station
 from cti_mqtt.bridge.store import Store
+from cti_mqtt.bridge.store.space import Space
 
 LOOK_S = 1.0  # how soon a change of the verdict is told
+SPACE_S = 10.0  # how often the disk is asked how much room it has
 MAX_QUEUE = 10_000  # messages that wait for the broker
 
 
@@ -53,12 +56,16 @@ class HealthWatch:
         self._interval_s = interval_s
         self._more_reasons = more_reasons
         self._told: list[str] = []
+        self._short_of_space = ""
 
     async def run(self) -> None:
         """Publish the verdict each interval, and when it changes, until cancelled."""
         loop = asyncio.get_running_loop()
-        due = loop.time()
+        due = space_due = loop.time()
         while True:
+            if loop.time() >= space_due:
+                self._store.space().add_done_callback(self._look_at_space)
+                space_due = loop.time() + SPACE_S
             if loop.time() >= due or self._reasons() != self._told:
                 self.publish()
                 due = loop.time() + self._interval_s
@@ -82,6 +89,12 @@ class HealthWatch:
             )
         )
 
+    def _look_at_space(self, asked: "Future[Space | None]") -> None:
+        """While the disk does not answer, what it said last holds."""
+        if not asked.cancelled() and asked.exception() is None:
+            space = asked.result()
+            self._short_of_space = space.objection if space else ""
+
     def _reasons(self) -> list[str]:
         """What is not as it should be; empty when all is well."""
         reasons = [] if self._link.connected else [f"broker: {self._link.failure or 'not connected yet'}"]
@@ -89,6 +102,8 @@ class HealthWatch:
             reasons.append(f"{self._link.queue} messages wait for the broker")
         if self._store.problem:
             reasons.append(f"storage: {self._store.problem}; commands other than stop are refused")
+        if self._short_of_space:
+            reasons.append(f"storage: {self._short_of_space}; when it is full, commands other than stop are refused")
         reasons += self._more_reasons()
         for name, station in self._stations.items():
             age_s = station.last_poll_age_s

@@ -24,7 +24,8 @@ class Job:
         order: what to do.
         channels: where; every one passed its checks.
         life: to be told how it goes on each channel, and asked just before each request goes out.
-        admitted_s: when it was admitted, monotonic.
+        admitted_s: when it was heard, monotonic.
+        number: counts commands in the order in which they were heard.
         every_channel: whether these are all channels of the cycler, so that CTI's own all-channels flag may be used.
     """
 
@@ -32,6 +33,7 @@ class Job:
     channels: tuple[int, ...]
     life: Life
     admitted_s: float
+    number: int
     every_channel: bool = False
 
     def end(self, channel: int, verdict: Verdict) -> None:

@@ -10,6 +10,8 @@ from cti_mqtt.bridge.clock import stamp
 from cti_mqtt.bridge.orders import LeaseTerms, OnExpiry
 from cti_mqtt.bridge.store import LeaseRow
 
+UNREADABLE_TTL_S = 1.0  # it has run out; this only has to be one that may be
+
 
 @dataclass(slots=True)
 class Lease:
@@ -38,6 +40,13 @@ class Lease:
         until_s = now_s + (left_s if row.state == "running" else 0.0)
         granted_at = datetime.fromisoformat(row.granted_at)
         return cls(row.channel, row.lease_id, row.holder, terms, granted_at, expires_at, until_s)
+
+    @classmethod
+    def unreadable(cls, row: LeaseRow, now: datetime, now_s: float) -> Self:
+        """What stands for one on record that cannot be read: nobody vouches any more, so the channel is stopped."""
+        terms = LeaseTerms.model_validate({"ttl_s": UNREADABLE_TTL_S, "on_expiry": "stop"})
+        holder = row.holder if isinstance(row.holder, str) else None
+        return cls(row.channel, str(row.lease_id), holder, terms, now, now, now_s)
 
     def row(self, cycler: str, state: str) -> LeaseRow:
         """For the record; `state` is `running` or `expired`."""

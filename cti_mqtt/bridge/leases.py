@@ -9,10 +9,12 @@ import contextlib
 import logging
 import math
 import uuid
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from cti_mqtt.bridge.alarms import LEASE_EXPIRED, AlarmBoard
+from cti_mqtt.bridge.authority import Authority
 from cti_mqtt.bridge.bus import Bus, Happening, Item, LeaseState, Poll
 from cti_mqtt.bridge.checks import Refusal
 from cti_mqtt.bridge.clock import Clock, stamp
@@ -24,7 +26,7 @@ from cti_mqtt.bridge.station import Station
 from cti_mqtt.bridge.store import LeaseRow, Store
 from cti_mqtt.bridge.transitions import in_test
 from cti_mqtt.bridge.verdict import Outcome
-from cti_mqtt.errors import CtiMqttError, StorageError, WithdrawnError
+from cti_mqtt.errors import CtiMqttError, WithdrawnError
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,8 @@ class LeaseBook:
         alarms: for those that ask for one.
         pursuit: for those that end in a stop.
         overruler: told of those that ran out.
+        is_starting: whether a start of a channel is under way: then a poll that shows it at rest proves nothing.
+        authority: whether the bridge may act on the cycler at all.
     """
 
     def __init__(
@@ -56,6 +60,8 @@ class LeaseBook:
         alarms: AlarmBoard,
         pursuit: StopPursuit,
         overruler: Overruler,
+        is_starting: Callable[[int], bool],
+        authority: Authority,
     ) -> None:
         self._station = station
         self._store = store
@@ -64,6 +70,8 @@ class LeaseBook:
         self._alarms = alarms
         self._pursuit = pursuit
         self._overruler = overruler
+        self._is_starting = is_starting
+        self._authority = authority
         self._leases: dict[int, Lease] = {}
         self._expired: dict[int, Lease] = {}
         self._restored = False
@@ -97,48 +105,56 @@ class LeaseBook:
 
     # --- granted, renewed, ended ---
 
-    async def grant(
+    async def prepare(self, channel: int, user: str | None, terms: LeaseTerms, lease_id: str) -> None:
+        """Put a lease that does not run yet on record, so that somebody acts on it whatever happens after `vouch`.
+
+        Raises:
+            StorageError: it cannot be put on record, so nobody would act on it after a restart.
+        """
+        if channel not in self._leases:
+            lease = self._new(channel, user, terms, lease_id, pending=False)
+            await self._store.put_lease(lease.row(self._station.name, "running"), durable=True)
+
+    def vouch(
         self, channel: int, user: str | None, terms: LeaseTerms, lease_id: str, *, pending: bool
     ) -> tuple[Lease, bool]:
-        """Grant or renew; a new one is on record when this returns, so that somebody acts on it whatever happens next.
+        """Somebody who may do so vouches for a channel, at the moment in which his command is sent.
 
         Args:
             channel: from 1.
             user: the user level of the command.
             terms: what it says.
-            lease_id: for a new one.
-            pending: whether its time counts only from `extend` on.
+            lease_id: for a new one, as it was prepared.
+            pending: for a new one, whether its time counts only from `extend` on.
 
         Returns:
             the lease, and whether it is new.
-
-        Raises:
-            StorageError: it cannot be put on record, so nobody would act on it after a restart.
         """
         before = self._leases.get(channel)
-        now, now_s = self._clock.now(), self._clock.monotonic()
-        lease = Lease(
-            channel,
-            before.lease_id if before else lease_id,
-            before.holder if before else user,
-            terms,
-            before.granted_at if before else now,
-            now + timedelta(seconds=terms.ttl_s),
-            math.inf if pending else now_s + terms.ttl_s,
-            pending,
-        )
-        self._leases[channel] = lease
-        self._news.set()
-        written = self._store.put_lease(lease.row(self._station.name, "running"), durable=before is None)
         if before is None:
-            try:
-                await written
-            except StorageError:
-                self._drop(lease)
-                raise
+            lease = self._new(channel, user, terms, lease_id, pending=pending)
             self._tell("lease_granted", channel, f"leased for {terms.ttl_s:g} s, then {lease.words}")
+        else:
+            until_s = self._clock.monotonic() + terms.ttl_s
+            expires_at = self._clock.now() + timedelta(seconds=terms.ttl_s)
+            lease = replace(
+                before,
+                terms=terms,
+                expires_at=expires_at,
+                until_s=math.inf if before.pending else until_s,
+            )
+        self._leases[channel] = lease
+        self._store.put_lease(lease.row(self._station.name, "running"))
         self._publish(channel)
+        self._news.set()
         return lease, before is None
+
+    def forget_prepared(self, channel: int, lease_id: str) -> None:
+        """The command that a lease was prepared for was not sent."""
+        lease = self._leases.get(channel)
+        if lease is None or lease.lease_id != lease_id:
+            self._store.drop_lease(self._station.name, channel, lease_id)
+            self._record_anew(channel)
 
     def extend(self, channel: int) -> None:
         """The command that a lease was granted to has been carried out: a start's time counts from here.
@@ -159,6 +175,11 @@ class LeaseBook:
             self._publish(channel)
             self._news.set()
 
+    def _new(self, channel: int, user: str | None, terms: LeaseTerms, lease_id: str, *, pending: bool) -> Lease:
+        now, ttl_s = self._clock.now(), terms.ttl_s
+        until_s = math.inf if pending else self._clock.monotonic() + ttl_s
+        return Lease(channel, lease_id, user, terms, now, now + timedelta(seconds=ttl_s), until_s, pending)
+
     def end(self, channel: int, why: str) -> Lease | None:
         """The lease is over before it ran out; None if there was none."""
         lease = self._leases.get(channel)
@@ -167,17 +188,24 @@ class LeaseBook:
             self._tell("lease_ended", channel, why)
         return lease
 
-    def start_accepted(self, channel: int) -> None:
-        """What runs now is another test: what an expired lease wanted is past."""
-        if lease := self._expired.get(channel):
+    def start_accepted(self, channel: int, admitted_s: float) -> None:
+        """What runs now is another test, if it was asked for after a lease ran out: what that wanted is past."""
+        lease = self._expired.get(channel)
+        if lease is not None and lease.until_s < admitted_s:
             self._done(lease, "a later start of the channel was accepted")
 
     def _drop(self, lease: Lease) -> None:
         self._leases.pop(lease.channel, None)
         self._store.drop_lease(self._station.name, lease.channel, lease.lease_id)
-        if expired := self._expired.get(lease.channel):  # whose place on record this one had taken
-            self._store.put_lease(expired.row(self._station.name, "expired"))
+        self._record_anew(lease.channel)
         self._publish(lease.channel)
+
+    def _record_anew(self, channel: int) -> None:
+        """What still stands of a channel, after its place on record was taken by something else for a while."""
+        if lease := self._leases.get(channel):
+            self._store.put_lease(lease.row(self._station.name, "running"))
+        elif expired := self._expired.get(channel):
+            self._store.put_lease(expired.row(self._station.name, "expired"))
 
     # --- the dead man's variable ---
 
@@ -204,16 +232,28 @@ class LeaseBook:
         for row in await self._store.leases():
             if row.cycler != self._station.name or self._knows(row):
                 continue
-            lease = Lease.of_row(row, now, now_s)
-            self._leases[row.channel] = lease
-            log.warning(
-                "%s: channel %d: lease taken up, %.1f s left", self._station.name, row.channel, lease.until_s - now_s
-            )
-            self._publish(row.channel)
+            try:
+                self._take_up(row, now, now_s)
+            except Exception:  # whatever is in one row must not keep the others from being taken up
+                log.exception("%s: a lease on record cannot be read and is left out: %r", self._station.name, row)
         self._restored = True
         for channel in self._to_announce:
             self._publish(channel)
         self._news.set()
+
+    def _take_up(self, row: LeaseRow, now: datetime, now_s: float) -> None:
+        """A lease as it stands on record; where that cannot be read nobody vouches any more."""
+        try:
+            lease = Lease.of_row(row, now, now_s)
+        except Exception:
+            log.exception("%s: channel %d: unreadable lease: %r", self._station.name, row.channel, row)
+            lease = Lease.unreadable(row, now, now_s)
+            message = "a lease is on record, but cannot be read: the channel is stopped"
+            self._alarms.raise_(self._station.name, row.channel, LEASE_EXPIRED, message, lease.lease_id)
+        self._leases[row.channel] = lease
+        left_s = lease.until_s - now_s
+        log.warning("%s: channel %d: lease taken up, %.1f s left", self._station.name, row.channel, left_s)
+        self._publish(row.channel)
 
     def _knows(self, row: LeaseRow) -> bool:
         """Whether this run has a lease already."""
@@ -232,6 +272,10 @@ class LeaseBook:
     async def run(self) -> None:
         """Watch the leases until cancelled."""
         async with asyncio.TaskGroup() as tasks:
+            for lease in tuple(self._expired.values()):  # begun before something went wrong here
+                tasks.create_task(
+                    self._act(lease), name=f"{self._station.name}: lease of channel {lease.channel}, again"
+                )
             while True:
                 now_s = self._clock.monotonic()
                 for lease in [lease for lease in self._leases.values() if lease.until_s <= now_s]:
@@ -254,7 +298,9 @@ class LeaseBook:
         self._store.put_lease(lease.row(self._station.name, "expired"))
         self._publish(channel)
         holder = lease.holder or "its holder"
-        message = f"{holder} was not heard of for {lease.terms.ttl_s:g} s: {lease.words}"
+        objection = "" if lease.terms.on_expiry == "alarm" else self._authority.objection(channel)
+        words = f"nothing is sent, for {objection}" if objection else lease.words
+        message = f"{holder} was not heard of for {lease.terms.ttl_s:g} s: {words}"
         log.warning("%s: channel %d: %s", self._station.name, channel, message)
         self._tell("lease_expired", channel, message)
         tasks.create_task(self._act(lease), name=f"{self._station.name}: lease of channel {channel} ran out")
@@ -266,7 +312,8 @@ class LeaseBook:
                 case OnExpiry():
                     await self._write_fallback(lease)
                 case "stop":
-                    self._stop(lease)
+                    if await self._may_act(lease):
+                        self._stop(lease)
                 case _:
                     message = f"{lease.holder or 'the holder of the lease'} was not heard of in time"
                     self._alarms.raise_(self._station.name, lease.channel, LEASE_EXPIRED, message, lease.lease_id)
@@ -275,6 +322,35 @@ class LeaseBook:
             log.exception("%s: channel %d: lease", self._station.name, lease.channel)
             self._stop(lease)
 
+    async def _may_act(self, lease: Lease) -> bool:
+        """Wait until this bridge may act on the channel; False once that is not wanted or allowed any more."""
+        channel, name = lease.channel, self._station.name
+        waits_since_s, told = self._clock.monotonic(), False
+        alarm_s = waits_since_s + self._station.settings.control.stop_timeout_s
+        while self._expired.get(channel) is lease:
+            if objection := self._authority.objection(channel):
+                message = f"a lease ran out ({lease.words}), but nothing is sent, for {objection}"
+                self._alarms.raise_(name, channel, LEASE_EXPIRED, message, lease.lease_id)
+                self._done(lease, f"nothing was sent: {objection}")
+                return False
+            if not self._authority.stands_by and self._station.info is not None:
+                return True
+            if self._station.info is None and self._clock.monotonic() >= alarm_s:
+                alarm_s = math.inf
+                message = f"a lease ran out, but the cycler is not reached; when it is, {lease.words}"
+                self._alarms.raise_(name, channel, LEASE_EXPIRED, message, lease.lease_id)
+            if self._authority.stands_by and not told:
+                told = True
+                message = f"an elder bridge commands this cycler; when it is gone, {lease.words}"
+                log.warning("%s: channel %d: %s", name, channel, message)
+                self._tell("lease_held_back", channel, message)
+            shown = self._station.book.asked_after(waits_since_s, channel)
+            if shown is not None and shows_rest(shown):
+                self._done(lease, f"the channel does not run (it shows {shown.record.status.text})")
+                return False
+            await asyncio.sleep(TRY_AGAIN_S)
+        return False
+
     async def _write_fallback(self, lease: Lease) -> None:
         """Write until the cycler confirms; two seconds after the first sending the channel is stopped instead."""
         channel, values = lease.channel, lease.terms.fallback
@@ -282,12 +358,14 @@ class LeaseBook:
         asked_s = self._clock.monotonic()
         while channel in self._expired and self._expired[channel] is lease:
             shown = self._station.book.asked_after(asked_s, channel)
-            if shown is not None and shows_rest(shown):
+            if shown is not None and shows_rest(shown) and not self._is_starting(channel):
                 self._done(lease, f"the channel does not run (it shows {shown.record.status.text})")
                 return
             if stop_at_s is not None and self._clock.monotonic() >= stop_at_s:
                 self._tell("lease_fallback_failed", channel, f"not confirmed within {CONFIRM_S:g} s: it is stopped")
                 self._stop(lease)
+                return
+            if not await self._may_act(lease):
                 return
             if self._station.online:
                 stop_at_s = stop_at_s or self._clock.monotonic() + CONFIRM_S

@@ -28,20 +28,33 @@ class Stage(IntEnum):
     VERIFIED = 4  # and a poll has shown the effect
 
 
+def _take_no_notice(channel: int) -> None:
+    """Nobody wants to know."""
+
+
 class Life:
     """One command on its channels.
 
     Args:
         channels: where it is to be carried out.
-        objections: asked just before each request goes out, with its channels; raises WithdrawnError where it must not.
+        objections: asked just before each request goes out, with its channels and whether the command's age counts;
+            raises WithdrawnError where it must not.
         answer: told the verdict, once a channel.
+        on_sent: told each time when a request with which the command begins on a channel is about to go out.
     """
 
-    def __init__(self, channels: Iterable[int], objections: Callable[[Collection[int]], None], answer: Answer) -> None:
+    def __init__(
+        self,
+        channels: Iterable[int],
+        objections: Callable[[Collection[int], bool], None],
+        answer: Answer,
+        on_sent: Callable[[int], None] = _take_no_notice,
+    ) -> None:
         self._stages = dict.fromkeys(channels, Stage.RECEIVED)
         self._accepted: dict[int, Verdict] = {}
         self._objections = objections
         self._answer = answer
+        self._on_sent = on_sent
 
     @property
     def open(self) -> tuple[int, ...]:
@@ -56,16 +69,38 @@ class Life:
         """Every check has passed."""
         self._advance(channel, Stage.CHECKED)
 
+    def may_go(self, *channels: int) -> None:
+        """Whether a request might go out, if it were its turn.
+
+        Raises:
+            WithdrawnError: it must not go out any more.
+        """
+        self._objections(channels, True)  # noqa: FBT003  # its age counts
+
     def gate(self, *channels: int) -> None:
         """A request is about to be handed to the socket.
 
         Raises:
             WithdrawnError: it must not go out any more.
         """
-        self._objections(channels)
+        self.may_go(*channels)
         for channel in channels:
-            self._accepted.pop(channel, None)
-            self._advance(channel, Stage.SENT)
+            self._on_sent(channel)
+            self._send(channel)
+
+    def gate_again(self, *channels: int) -> None:
+        """The same for what follows once a command has been carried out so far: half of it would be worse than late.
+
+        Raises:
+            WithdrawnError: it must not go out any more.
+        """
+        self._objections(channels, False)  # noqa: FBT003  # its age does not count
+        for channel in channels:
+            self._send(channel)
+
+    def _send(self, channel: int) -> None:
+        self._accepted.pop(channel, None)
+        self._advance(channel, Stage.SENT)
 
     def accepted(self, channel: int, verdict: Verdict) -> None:
         """The cycler said yes; the effect is still to be seen."""

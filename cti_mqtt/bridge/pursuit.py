@@ -1,12 +1,14 @@
 """A stop is pursued: sent again each second, across reconnects, until a poll shows the channel not running.
 
 Who asks for a stop waits `stop_timeout_s` for that; then the answer is what is known, and the alarm `stop_failed`
-stands. A stop that the bridge itself needs (a lease ran out) goes on until it is done.
+stands. A stop that the bridge itself needs (a lease ran out) goes on until it is done. After a start of unknown outcome
+a channel at rest proves nothing for `stop_timeout_s`: the start may still be on its way.
 """
 
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -46,10 +48,11 @@ class _Target:
     """A channel that is to be stopped.
 
     Attributes:
-        asked_s: since when, monotonic.
-        before: what it showed then.
-        wishes: who waits for it.
+        asked_s: when that was asked for last, monotonic.
+        before: what it showed when it was asked for first.
+        wishes: who waits for it, the oldest first.
         insist_until_s: when a stop that nobody waits for, but that has to be, raises the alarm; None: there is none.
+        watch_until_s: until when it goes on although nobody waits any more: a start may still be on its way.
         sent_s: when it was sent first and last, monotonic; None before that.
         in_flight: how many were sent and are not answered.
         verdict: what the last answer said.
@@ -60,8 +63,9 @@ class _Target:
     channel: int
     asked_s: float
     before: Reading | None
-    wishes: list[_Wish] = field(default_factory=list)
+    wishes: deque[_Wish] = field(default_factory=deque)
     insist_until_s: float | None = None
+    watch_until_s: float | None = None
     done: list[Callable[[str], None]] = field(default_factory=list)
     sent_s: tuple[float, float] | None = None
     in_flight: int = 0
@@ -74,9 +78,21 @@ class _Target:
         """Whether the cycler answered so last."""
         return self.verdict is not None and self.verdict.code == StopResult.NOT_RUNNING
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody waits for it, or it has to be."""
+        return bool(self.wishes) or self.insist_until_s is not None
+
+    def take_overdue(self, now_s: float) -> list[_Wish]:
+        """Those who have waited long enough; they are told once."""
+        overdue = []
+        while self.wishes and self.wishes[0].until_s <= now_s:
+            overdue.append(self.wishes.popleft())
+        return overdue
+
     def hear(self, verdict: Verdict, now_s: float) -> None:
         """Take an answer."""
-        self.in_flight -= 1
+        self.in_flight = max(0, self.in_flight - 1)
         if verdict.outcome is Outcome.REFUSED and self.verdict is not None:
             return  # not sent this time: what is known stays known
         self.verdict = verdict
@@ -109,6 +125,8 @@ class StopPursuit:
         self._is_starting = is_starting
         self._on_rest = on_rest
         self._targets: dict[int, _Target] = {}
+        self._unsure_since_s: dict[int, float] = {}
+        self._tasks: asyncio.TaskGroup | None = None
         self._news = asyncio.Event()
         self._poll_wanted = asyncio.Event()
         bus.subscribe(self._look_at)
@@ -116,12 +134,14 @@ class StopPursuit:
     # --- asked ---
 
     def pursue(self, channels: Iterable[int], tell: Tell) -> None:
-        """Stop these channels; `tell` is called once for each, within `stop_timeout_s`."""
+        """Stop these channels; `tell` is called once for each, within `stop_timeout_s` (see `start_unknown`)."""
         until_s = self._station.monotonic() + self._station.settings.control.stop_timeout_s
         for channel in channels:
             target = self._target(channel)
-            target.wishes.append(_Wish(until_s, tell))
+            to_look_s = self._station.settings.verify_timeout_s if self._may_yet_run(channel) else 0.0
+            target.wishes.append(_Wish(until_s + to_look_s, tell))
             target.sent_s = None if target.sent_s is None else (target.sent_s[0], -AGAIN_S)  # at once
+        self._send_due()
         self._news.set()
 
     def insist(self, channel: int, done: Callable[[str], None]) -> None:
@@ -135,40 +155,71 @@ class StopPursuit:
         """Whether a channel is being stopped."""
         return channel in self._targets
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody waits for a stop."""
+        return any(target.wishes for target in self._targets.values())
+
     def start_accepted(self, channel: int, admitted_s: float) -> None:
-        """A start that was admitted after the stop ends it: what runs now is another test."""
-        self._alarms.clear(self._station.name, channel, STOP_FAILED, "a later start of the channel was accepted")
+        """A start that was admitted after the last stop ends it: what runs now is another test."""
         target = self._targets.get(channel)
-        if target is not None and target.asked_s < admitted_s:
-            why = "a later start of the channel was accepted, so the stop is no longer pursued"
+        if target is not None and target.asked_s >= admitted_s:
+            target.sent_s = None  # whatever was sent may have come before the start
+            self._news.set()
+            return
+        why = "a later start of the channel was accepted"
+        self._alarms.clear(self._station.name, channel, STOP_FAILED, why)
+        if target is not None:
+            why += ", so the stop is no longer pursued"
             verdict = target.verdict or refused("superseded", why)
             self._finish(target, replace(verdict, verified=False, message=why), why)
 
+    def start_unknown(self, channel: int) -> None:
+        """Nobody knows whether a start or resume reached the cycler: it may yet; a stop has `verify_timeout_s` more."""
+        self._unsure_since_s[channel] = self._station.monotonic()
+
+    def _may_yet_run(self, channel: int) -> bool:
+        """Whether a start of unknown outcome may still be on its way."""
+        since_s = self._unsure_since_s.get(channel)
+        if since_s is None:
+            return False
+        if self._station.monotonic() - since_s < self._station.settings.control.stop_timeout_s:
+            return True
+        del self._unsure_since_s[channel]
+        return False
+
     def _target(self, channel: int) -> _Target:
-        target = self._targets.get(channel)
+        now_s, target = self._station.monotonic(), self._targets.get(channel)
         if target is None:
-            reading = self._station.book.latest(channel)
-            target = self._targets[channel] = _Target(channel, self._station.monotonic(), reading)
+            target = self._targets[channel] = _Target(channel, now_s, self._station.book.latest(channel))
+        target.asked_s = now_s
         return target
 
     # --- pursued ---
 
     async def run(self) -> None:
-        """Pursue until cancelled."""
+        """Pursue until cancelled; what was under way when it ended by a bug is sent again."""
+        for target in self._targets.values():
+            target.doubt |= target.in_flight > 0
+            target.in_flight = 0
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._poll_when_wanted(), name=f"{self._station.name}: polls after stops")
-            while True:
-                self._answer_overdue()
-                self._send_due(tasks)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._pause_s()):
-                        await self._news.wait()
-                self._news.clear()
+            self._tasks = tasks
+            try:
+                while True:
+                    self._answer_overdue()
+                    self._send_due()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(self._pause_s()):
+                            await self._news.wait()
+                    self._news.clear()
+            finally:
+                self._tasks = None
 
     def cut(self, why: str) -> None:
         """The bridge ends: whoever waits is told what is known."""
         for target in tuple(self._targets.values()):
-            self._tell(target, self._verdict_at_end(target, why, "shutdown"))
+            self._tell_all(target, self._verdict_at_end(target, why, "shutdown"))
 
     def _pause_s(self) -> float | None:
         """How long nothing can become due."""
@@ -179,18 +230,21 @@ class StopPursuit:
         for target in self._targets.values():
             if target.sent_s is not None:
                 moments.append(target.sent_s[1] + AGAIN_S)
-            moments += [wish.until_s for wish in target.wishes]
+            if target.wishes:
+                moments.append(target.wishes[0].until_s)
         return max(SHORTEST_PAUSE_S, min(moments) - now_s)
 
-    def _send_due(self, tasks: asyncio.TaskGroup) -> None:
-        if not self._station.online:
+    def _is_due(self, target: _Target, now_s: float) -> bool:
+        if target.in_flight >= MOST_IN_FLIGHT or not (target.is_wanted or not self._is_starting(target.channel)):
+            return False  # one that is only watched for must not meet somebody's new start
+        return target.sent_s is None or now_s - target.sent_s[1] >= AGAIN_S
+
+    def _send_due(self) -> None:
+        tasks = self._tasks
+        if tasks is None or not self._station.online:
             return
         now_s = self._station.monotonic()
-        due = [
-            target
-            for target in self._targets.values()
-            if (target.sent_s is None or now_s - target.sent_s[1] >= AGAIN_S) and target.in_flight < MOST_IN_FLIGHT
-        ]
+        due = [target for target in self._targets.values() if self._is_due(target, now_s)]
         for target in due:
             target.sent_s = (target.sent_s[0] if target.sent_s else now_s, now_s)
             target.in_flight += 1
@@ -234,9 +288,13 @@ class StopPursuit:
             if not self._targets:
                 continue
             channels = list(self._targets)
-            with contextlib.suppress(CtiMqttError, TimeoutError):
+            try:
                 async with asyncio.timeout(self._station.settings.timeout_s):
                     await self._station.refresh(channels[0] if len(channels) == 1 else None)
+            except (CtiMqttError, TimeoutError):
+                pass  # no reading this time
+            except Exception:  # a bug here must not keep stops from their channels
+                log.exception("%s: poll after a stop", self._station.name)
             since_s = self._station.monotonic() - self._station.settings.verify_timeout_s
             if any(target.accepted_s is not None and target.accepted_s > since_s for target in self._targets.values()):
                 self._poll_wanted.set()
@@ -254,6 +312,8 @@ class StopPursuit:
     def _seen_at_rest(self, reading: Reading) -> None:
         channel, name = reading.channel, self._station.name
         proven = shows_rest(reading)
+        if self._may_yet_run(channel):
+            return
         if proven and self._alarms.stands(name, channel, STOP_FAILED):
             self._alarms.clear(name, channel, STOP_FAILED, f"the channel shows {reading.record.status.text}")
         target = self._targets.get(channel)
@@ -282,16 +342,15 @@ class StopPursuit:
         now_s = self._station.monotonic()
         waited = f"not seen to stop within {self._station.settings.control.stop_timeout_s:g} s"
         for target in tuple(self._targets.values()):
-            overdue = [wish for wish in target.wishes if wish.until_s <= now_s]
+            overdue = target.take_overdue(now_s)
             if overdue:
-                verdict = self._verdict_at_end(target, waited, "not_verified")
-                target.wishes = [wish for wish in target.wishes if wish.until_s > now_s]
-                for wish in overdue:
-                    wish.tell(target.channel, verdict)
+                self._tell(target.channel, overdue, self._verdict_at_end(target, waited, "not_verified"))
+                if self._may_yet_run(target.channel):
+                    target.watch_until_s = now_s + self._station.settings.control.stop_timeout_s
             if overdue or (target.insist_until_s is not None and target.insist_until_s <= now_s):
                 self._raise(target, waited)
-            if not target.wishes and target.insist_until_s is None:
-                self._targets.pop(target.channel)
+            if not target.is_wanted and (target.watch_until_s is None or target.watch_until_s <= now_s):
+                self._targets.pop(target.channel, None)
 
     def _raise(self, target: _Target, waited: str) -> None:
         if not self._alarms.stands(self._station.name, target.channel, STOP_FAILED):
@@ -316,17 +375,26 @@ class StopPursuit:
                 return Verdict(Outcome.FAILED, None, "still_running", message, verified=False)
             message = f"{why}; accepted, but no good reading shows whether it worked"
             return Verdict(Outcome.UNKNOWN, None, reason, message, verified=False)
+        if self._may_yet_run(target.channel):
+            message = f"{why}; {last.message}, but a start of unknown outcome may still come through"
+            return Verdict(Outcome.UNKNOWN, None, reason, message, verified=False)
         return replace(last, verified=False, message=f"{why}; {last.message}")
 
     # --- the end ---
 
-    def _tell(self, target: _Target, verdict: Verdict) -> None:
-        wishes, target.wishes = target.wishes, []
+    def _tell(self, channel: int, wishes: Iterable[_Wish], verdict: Verdict) -> None:
         for wish in wishes:
-            wish.tell(target.channel, verdict)
+            try:
+                wish.tell(channel, verdict)
+            except Exception:  # a bug in one answer must not cost the others theirs
+                log.exception("%s: channel %d: the answer to a stop", self._station.name, channel)
+
+    def _tell_all(self, target: _Target, verdict: Verdict) -> None:
+        wishes, target.wishes = target.wishes, deque()
+        self._tell(target.channel, wishes, verdict)
 
     def _finish(self, target: _Target, verdict: Verdict, how: str) -> None:
         self._targets.pop(target.channel, None)
-        self._tell(target, verdict)
+        self._tell_all(target, verdict)
         for done in target.done:
             done(how)

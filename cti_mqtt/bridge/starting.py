@@ -119,6 +119,7 @@ class Starting:
             if verdict.outcome is Outcome.SUCCEEDED:
                 self._station.variables.test_started(channel)
                 self._on_start(channel, self._job.admitted_s)
+                self._leases.extend(channel)
                 self._job.life.accepted(channel, verdict)
                 accepted.append(channel)
             else:
@@ -135,7 +136,6 @@ class Starting:
 
     async def _finish(self, channel: int, *, seen: bool) -> None:
         self._station.variables.start_settled(channel)
-        self._leases.extend(channel)
         if seen:
             self._job.life.verified(channel)
         verdict = self._verdict(channel, seen=seen)
@@ -151,7 +151,8 @@ class Starting:
         self._answer(channel, verdict)
 
     async def _write(self, channel: int, values: Mapping[int, float]) -> Verdict:
-        return (await self._station.writer.write({channel: values}, self._job.life.gate))[channel]
+        gate = self._job.life.gate_again
+        return (await self._station.writer.write({channel: values}, gate, number=self._job.number))[channel]
 
     def _verdict(self, channel: int, *, seen: bool) -> Verdict:
         before, after = status_text(self._before[channel]), status_text(self._station.book.latest(channel))
@@ -171,7 +172,8 @@ def _worse(verdict: Verdict, reason: str, message: str) -> Verdict:
 
 def _with_values(verdict: Verdict, written: Verdict) -> Verdict:
     """The test runs; whether its values were written counts too."""
-    if written.outcome is Outcome.SUCCEEDED:
+    overtaken = written.outcome is Outcome.REFUSED and written.reason == "superseded"
+    if written.outcome is Outcome.SUCCEEDED or overtaken:
         return replace(verdict, message=f"{verdict.message}; {written.message}")
     message = f"{verdict.message}, but the values were not all written: {written.message}"
     return replace(written, outcome=max(Outcome.FAILED, written.outcome), verified=True, message=message)

@@ -10,6 +10,7 @@ from cti_mqtt.bridge.answers import Command
 from cti_mqtt.bridge.checks import Refusal
 from cti_mqtt.bridge.examination import Plan
 from cti_mqtt.bridge.jobs import Job
+from cti_mqtt.bridge.lease import Lease
 from cti_mqtt.bridge.leases import new_lease_id
 from cti_mqtt.bridge.life import Answer, Life
 from cti_mqtt.bridge.orders import CYCLER_VERBS, Assign, LeaseTerms, Release, SetMv, Start
@@ -44,11 +45,13 @@ class Undertaking:
         self._desk = plan.desk
         self._channels = tuple(channels)
         self._answer = answer
-        self.life = Life(channels, self._objections, self._end)
+        self.life = Life(channels, self._objections, self._end, self._vouch)
         self._capped: set[int] = set()
         self._reserved: set[int] = set()
-        self._new_leases: set[int] = set()
-        self._desk.unfinished += 1
+        self._lease_id = new_lease_id()
+        self._prepared: set[int] = set()
+        self._granted: dict[int, Lease] = {}
+        self._desk.unfinished += len(self._channels)
         self._desk.busy.begin(channels, command.topic.verb)
 
     async def run(self) -> None:
@@ -61,10 +64,17 @@ class Undertaking:
                 if self._command.dry_run:
                     for channel in ready:
                         self.life.end(channel, DRY_RUN)
-                elif ready := await self._grant_leases(ready):
+                elif ready := await self._prepare_leases(ready):
                     every = len(ready) == len(station.cycler_channels)
                     await self._desk.executor.run(
-                        Job(order, tuple(ready), self.life, self._command.began, every_channel=every)
+                        Job(
+                            order,
+                            tuple(ready),
+                            self.life,
+                            self._command.began,
+                            self._command.number,
+                            every_channel=every,
+                        )
                     )
         except TimeoutError:
             self.life.cut("timeout", f"it was not over within {limit_s:g} s")
@@ -74,17 +84,31 @@ class Undertaking:
 
     def close(self) -> None:
         """However it ended, also before it began: every channel gets its answer."""
-        self._desk.unfinished -= 1
+        self._desk.unfinished -= len(self._channels)
         self.life.cut("shutdown", "the bridge ended")
 
     # --- asked just before each request goes out ---
 
-    def _objections(self, channels: Collection[int]) -> None:
-        """Not too late, no stop since, no lease that ran out since."""
-        if late := self._plan.deadline.expired(self._desk.station.monotonic()):
+    def _objections(self, channels: Collection[int], aged: bool) -> None:  # noqa: FBT001  # what Life asks
+        """Not too late, no stop since, no lease that ran out since, nobody else's lease."""
+        if aged and (late := self._plan.deadline.expired(self._desk.station.monotonic())):
             raise WithdrawnError(late, "expired")
-        if self._plan.channels:
-            self._plan.overruled.check(channels)
+        if not self._plan.channels:
+            return
+        self._plan.overruled.check(channels)
+        if isinstance(self._plan.order, Start | SetMv):
+            for channel in channels:
+                self._check_lease(channel)
+
+    def _check_lease(self, channel: int) -> None:
+        try:
+            self._desk.leases.check(channel, self._command.topic.user, self._plan.lease_id or self._own_id(channel))
+        except Refusal as refusal:
+            raise WithdrawnError(str(refusal), refusal.reason) from refusal
+
+    def _own_id(self, channel: int) -> str | None:
+        """A command without a user holds the lease that it was granted itself."""
+        return self._command.lease_ids.get(channel)
 
     # --- the last checks ---
 
@@ -136,49 +160,64 @@ class Undertaking:
 
     # --- leases ---
 
-    async def _grant_leases(self, channels: list[int]) -> list[int]:
-        """What the command vouches for, on record before anything is sent; the channels where that worked."""
+    async def _prepare_leases(self, channels: list[int]) -> list[int]:
+        """What the command will vouch for is on record before anything is sent; the channels where that worked."""
         order = self._plan.order
         if not isinstance(order, Start | SetMv) or order.lease is None:
             return channels
-        terms, lease_id = order.lease, new_lease_id()
-        granted = await asyncio.gather(*(self._grant(channel, terms, lease_id) for channel in channels))
-        return [channel for channel, is_granted in zip(channels, granted, strict=True) if is_granted]
+        terms = order.lease
+        prepared = await asyncio.gather(*(self._prepare(channel, terms) for channel in channels))
+        return [channel for channel, is_prepared in zip(channels, prepared, strict=True) if is_prepared]
 
-    async def _grant(self, channel: int, terms: LeaseTerms, lease_id: str) -> bool:
-        leases, user = self._desk.leases, self._command.topic.user
+    async def _prepare(self, channel: int, terms: LeaseTerms) -> bool:
+        if self._desk.leases.running(channel) is not None:
+            return True
+        self._prepared.add(channel)
         try:
-            leases.check(channel, user, self._plan.lease_id)  # somebody may have been quicker
-            self._plan.overruled.vouched_anew(channel)
-            lease, is_new = await leases.grant(
-                channel, user, terms, lease_id, pending=isinstance(self._plan.order, Start)
-            )
-        except (Refusal, StorageError) as error:
-            reason = error.reason if isinstance(error, Refusal) else "storage"
-            self.life.end(channel, refused(reason, str(error)))
+            await self._desk.leases.prepare(channel, self._command.topic.user, terms, self._lease_id)
+        except StorageError as error:
+            self.life.end(channel, refused("storage", str(error)))
             return False
-        self._command.lease_ids[channel] = lease.lease_id
-        if is_new:
-            self._new_leases.add(channel)
         return True
 
-    def _settle_lease(self, channel: int, verdict: Verdict) -> None:
-        """A lease that was granted to what was not carried out is taken back; for the others the time counts now."""
-        lease = self._desk.leases.running(channel)
-        if lease is None or channel not in self._command.lease_ids:
+    def _vouch(self, channel: int) -> None:
+        """The command is being sent: from now on its sender vouches for the channel."""
+        order = self._plan.order
+        if not isinstance(order, Start | SetMv) or order.lease is None:
             return
+        starts, before = isinstance(order, Start), self._desk.leases.running(channel)
+        lease, is_new = self._desk.leases.vouch(
+            channel, self._command.topic.user, order.lease, self._lease_id, pending=starts
+        )
+        self._plan.overruled.vouched_anew(channel)
+        self._command.lease_ids[channel] = lease.lease_id
+        if is_new or (before is not None and self._granted.get(channel) is before):
+            self._granted[channel] = lease
+
+    def _settle_lease(self, channel: int, verdict: Verdict) -> None:
+        """A lease that was granted to what was not carried out ends, unless it was renewed since."""
+        leases = self._desk.leases
         not_done = verdict.outcome in {Outcome.REFUSED, Outcome.FAILED}
-        if channel in self._new_leases and not_done and (lease.pending or isinstance(self._plan.order, SetMv)):
-            self._desk.leases.end(channel, f"the command that asked for it was {verdict.outcome.text}")
-            del self._command.lease_ids[channel]
-        else:
-            self._desk.leases.extend(channel)
+        granted, running = self._granted.get(channel), leases.running(channel)
+        if not_done and granted is not None and granted is running:
+            if granted.pending or isinstance(self._plan.order, SetMv):
+                leases.end(channel, f"the command that asked for it was {verdict.outcome.text}")
+        elif channel in self._command.lease_ids and (not not_done or (running and running.pending)):
+            leases.extend(channel)
+        if channel in self._prepared:
+            leases.forget_prepared(channel, self._lease_id)
+        running = leases.running(channel)
+        if running is None or running.lease_id != self._command.lease_ids.get(channel):
+            self._command.lease_ids.pop(channel, None)
 
     # --- the end ---
 
     def _end(self, channel: int, verdict: Verdict) -> None:
         """Nothing stays reserved; then the verdict is told."""
-        self._desk.busy.end(channel, self._command.topic.verb)
+        verb = self._command.topic.verb
+        self._desk.busy.end(channel, verb)
+        if verb in STARTING_VERBS and verdict.outcome is Outcome.UNKNOWN and not verdict.verified:
+            self._desk.start_unknown(channel)
         if channel in self._capped:
             self._desk.caps.end(channel, verdict)
         if channel in self._reserved:

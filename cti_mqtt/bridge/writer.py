@@ -44,6 +44,8 @@ class _Write:
     Attributes:
         values: by variable, from 1.
         gate: raises where they must not go out any more.
+        may_wait: the same, asked when they have to wait.
+        number: of the command, in the order in which they were heard; the greater is the later.
         answer: the end; set once every value has come to its own.
         sent: the variables that were handed to the socket, with their place in the order of all that was.
         verdicts: how the values ended.
@@ -53,6 +55,8 @@ class _Write:
     channel: int
     values: Mapping[int, float]
     gate: ChannelGate
+    may_wait: ChannelGate
+    number: int
     answer: "asyncio.Future[Verdict]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     sent: dict[int, int] = field(default_factory=dict)
     verdicts: dict[int, Verdict] = field(default_factory=dict)
@@ -148,6 +152,8 @@ class VariableWriter:
         self._timer: asyncio.TimerHandle | None = None
         self._sent_at = 0.0  # loop time
         self._order = itertools.count()
+        self._numbers: dict[tuple[int, int], int] = {}  # of the latest command, by channel and variable
+        self._latest = 0
         self._newest: dict[tuple[int, int], int] = {}  # which of the values sent the book knows
 
     async def run(self) -> None:
@@ -168,7 +174,13 @@ class VariableWriter:
     # --- asked for ---
 
     async def write(
-        self, values: Mapping[int, Mapping[int, float]], gate: ChannelGate, answer: Answer = _ignore
+        self,
+        values: Mapping[int, Mapping[int, float]],
+        gate: ChannelGate,
+        answer: Answer = _ignore,
+        *,
+        number: int | None = None,
+        may_wait: ChannelGate | None = None,
     ) -> dict[int, Verdict]:
         """Write values, by channel and then by variable (1 to 16); a channel without any is left out.
 
@@ -176,8 +188,11 @@ class VariableWriter:
 
         Args:
             values: what to write.
-            gate: asked for each channel just before sending, and when a write has to wait; raises WithdrawnError, or
-                another error of the client, where the values must not go out any more.
+            gate: asked for each channel just before sending; raises WithdrawnError, or another error of the client,
+                where the values must not go out any more.
+            number: counts commands in the order in which they were heard: a value that comes here behind that of a
+                later command is overtaken already. None: the latest so far.
+            may_wait: asked like `gate` when a write has to wait; if it objects, the write overtakes nothing.
             answer: called for each channel as soon as its end is known; at a cancellation also for those of which
                 nothing was sent, and never will be.
 
@@ -187,7 +202,13 @@ class VariableWriter:
         Raises:
             ValueError: no such variable; nothing was sent.
         """
-        writes = [_Write(channel, dict(variables), gate) for channel, variables in values.items() if variables]
+        if number is None:
+            number = self._latest
+        writes = [
+            _Write(channel, dict(variables), gate, may_wait or gate, number)
+            for channel, variables in values.items()
+            if variables
+        ]
         waiting = {write.answer: write for write in writes}
         verdicts = {}
         self._admit(writes)
@@ -209,7 +230,7 @@ class VariableWriter:
         Raises:
             ValueError: no such variable, or none at all; nothing was sent.
         """
-        write = _Write(channel, dict(values), gate)
+        write = _Write(channel, dict(values), gate, gate, self._latest)
         self.discard([channel], "a write that goes first took its place")
         async with asyncio.TaskGroup() as tasks:
             for index in write.values:
@@ -229,15 +250,23 @@ class VariableWriter:
         for write in writes:
             if not self._running:
                 self._close(write, _NEVER_SENT)
-            elif idle or not self._objects(write):
+            elif idle or not self._objects(write, write.may_wait):
                 self._enqueue(write)
         if idle:
             self._take_off()
 
     def _enqueue(self, write: _Write) -> None:
-        """Each value takes the place of the one that waits there already: who writes often must not wait for ever."""
+        """Each value takes the place of the one that waits there already: who writes often must not wait for ever.
+
+        One that comes behind that of a later command, because its own had to wait for something, is overtaken already.
+        """
         for index in write.values:
             key = write.channel, index
+            if write.number < self._numbers.get(key, write.number):
+                write.settle(index, None)
+                continue
+            self._numbers[key] = write.number
+            self._latest = max(self._latest, write.number)
             before, self._queue[key] = self._queue.get(key), _Value(write, index)
             if before:
                 before.write.settle(index, None)
@@ -251,10 +280,10 @@ class VariableWriter:
             self._flying = [self._queue.pop(key) for key in list(self._queue)[:MAX_UPDATES]]
             self._wake.set()
 
-    def _objects(self, write: _Write) -> bool:
-        """Ask its gate; whether it was closed."""
+    def _objects(self, write: _Write, gate: ChannelGate) -> bool:
+        """Ask a gate of it; whether it was closed."""
         try:
-            write.gate(write.channel)
+            gate(write.channel)
         except CtiMqttError as error:
             self._close(write, of_error(error))
         except Exception as error:  # noqa: BLE001 - a bug in a gate belongs to whoever brought it
@@ -348,7 +377,7 @@ class VariableWriter:
             WithdrawnError: some may not; those have been settled, and nothing was sent.
         """
         for write in dict.fromkeys(value.write for value in values if value.unsent):
-            self._objects(write)
+            self._objects(write, write.gate)
         if not all(value.unsent for value in values):
             raise WithdrawnError("taken back before its turn came")
         self._sent_at = asyncio.get_running_loop().time()

@@ -90,7 +90,7 @@ async def bench(**changes: Any) -> AsyncIterator[Bench]:
     guard = RetainedGuard(clock.monotonic, protocol_5=True)
     store = Store(None)
     await store.open()
-    commander = Commander(Topics("cti"), {"arbin1": station}, bus, clock, guard, cleared.append, store)
+    commander = Commander(Topics("cti"), {"arbin1": station}, bus, clock, guard, cleared.append, store, lambda: True)
     it = Bench(commander, station, clock, cleared=cleared)
 
     def keep(item: Item) -> None:

@@ -5,10 +5,16 @@ result back again, and each of the many publications would wake the thread. paho
 """
 
 import asyncio
+import contextlib
+import logging
+import socket
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 from paho.mqtt.client import Client
+
+log = logging.getLogger(__name__)
 
 MISC_S = 1.0  # how often keep-alive is looked at
 MOST_READS = 200  # in a row, before others get their turn
@@ -19,12 +25,15 @@ class Driver:
 
     Args:
         client: connected, or about to be; its socket callbacks are taken.
+        on_stumble: called with a text when paho raised something; what state it is in nobody knows, so the connection
+            is over by then.
 
     Attributes:
         closed: set when the socket is.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, on_stumble: Callable[[str], None]) -> None:
+        self._on_stumble = on_stumble
         self.closed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._client = client
@@ -45,6 +54,9 @@ class Driver:
         self._loop.add_reader(self._fd, self._read)
         self._misc = self._loop.call_later(MISC_S, self._look)
         self.write()
+        if self._fd is not None and self._client.want_write():
+            # What waited before now: paho has said so already, and says it once only.
+            self._loop.add_writer(self._fd, self._write_on)
 
     def write(self) -> None:
         """Write now what waits, as far as the socket takes it; the rest when it takes more.
@@ -52,13 +64,16 @@ class Driver:
         Not inside a callback of paho: there it must not find out that the connection is lost. It is written soon after.
         """
         if self._fd is not None and not self._reading:
-            self._client.loop_write()
+            self._write_on()
+
+    def _write_on(self) -> None:
+        self._guard(self._client.loop_write)
 
     def _read(self) -> None:
         for _ in range(MOST_READS):
             self._reading = True
             try:
-                self._client.loop_read()
+                self._guard(self._client.loop_read)
             finally:
                 self._reading = False
             sock = self._client.socket()
@@ -69,22 +84,45 @@ class Driver:
 
     def _look(self) -> None:
         self._misc = None
-        self._client.loop_misc()
+        self._guard(self._client.loop_misc)
         if self._fd is not None:
             self._misc = self._loop.call_later(MISC_S, self._look)
+
+    def _guard(self, step: Callable[[], object]) -> None:
+        """A step of paho; where it raises, that is the end of the connection, not of looking after it."""
+        try:
+            step()
+        except Exception as error:
+            log.exception("MQTT: the client stumbled")
+            self._give_up()
+            self._on_stumble(f"the client stumbled: {error!r}")
+
+    def _give_up(self) -> None:
+        """Close the socket, whatever paho makes of it: it might read the same packet again, and again."""
+        sock: Any = self._client.socket()
+        self._release()
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(Exception):  # now it cannot write, and so closes its end
+                self._client.disconnect()
+                self._client.loop_write()
 
     # --- what paho says of its socket ---
 
     def _on_register_write(self, client: Client, userdata: Any, sock: Any) -> None:
         """More to write than before; while it connects, in another thread, `start` sees to that."""
         if self._fd is not None:
-            self._loop.add_writer(self._fd, self._client.loop_write)
+            self._loop.add_writer(self._fd, self._write_on)
 
     def _on_unregister_write(self, client: Client, userdata: Any, sock: Any) -> None:
         if self._fd is not None:
             self._loop.remove_writer(self._fd)
 
     def _on_close(self, client: Client, userdata: Any, sock: Any) -> None:
+        self._release()
+
+    def _release(self) -> None:
         if self._fd is None:
             return  # it never got as far as `start`
         self._loop.remove_reader(self._fd)

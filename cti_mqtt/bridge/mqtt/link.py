@@ -21,7 +21,17 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from cti_mqtt.bridge.mqtt.driver import Driver
-from cti_mqtt.bridge.mqtt.session import Callbacks, Incoming, Session, Subscription, part, settle, subscribe_options
+from cti_mqtt.bridge.mqtt.reading import LONGEST_COMMAND, ReadingClient
+from cti_mqtt.bridge.mqtt.session import (
+    Callbacks,
+    Incoming,
+    Session,
+    Subscription,
+    guarded,
+    part,
+    settle,
+    subscribe_options,
+)
 from cti_mqtt.bridge.mqtt.takeover import Takeovers
 from cti_mqtt.bridge.outbox import Message, Outbox
 from cti_mqtt.client import Backoff
@@ -32,8 +42,10 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 10.0
 LONGEST_WAIT_S = 30.0  # a broker that comes back is wanted soon
 TAKEN_WAIT_S = (20.0, 40.0)  # at least and at most, where another client has our client id: no use to fight for it
+LASTED_S = 1.0  # a connection that did, and ended for what we could not read, is wanted again at once
 DRAIN_INTERVAL_S = 0.05
 FLUSH_CHECK_S = 0.01
+NO_ANSWER = f"it did not answer a subscription within {CONNECT_TIMEOUT_S:g} s"
 PACKET_OVERHEAD = 64  # fixed header, packet id and properties, generously
 
 
@@ -198,17 +210,21 @@ class MqttLink:
                 log.warning("MQTT: %s", reason)
                 self._on_state(False, reason)  # noqa: FBT003  # the callback's one argument
             self._failure = reason
-            await asyncio.sleep(self._taken_wait() if session.taken else self._backoff.next_s())
+            await asyncio.sleep(self._wait_s(session))
 
-    def _taken_wait(self) -> float:
-        return random.uniform(*self._taken_wait_s)  # noqa: S311  # jitter, no secret
+    def _wait_s(self, session: Session) -> float:
+        if session.taken:
+            return random.uniform(*self._taken_wait_s)  # noqa: S311  # jitter, no secret
+        if session.unreadable and session.lasted_s >= LASTED_S:
+            return 0.0
+        return self._backoff.next_s()
 
     async def _one_session(self, session: Session) -> str:
         """One connection, from attempt to end; why it ended."""
         where = f"{self._settings.host}:{self._settings.port}"
         try:
             client = self._make_client(session)
-            driver = session.driver = Driver(client)
+            driver = session.driver = Driver(client, session.stumble)
             await asyncio.to_thread(self._connect, client)
         except (OSError, ssl.SSLError, ValueError) as error:
             self._takeovers.not_accepted()
@@ -240,17 +256,23 @@ class MqttLink:
         if not session.lost.done():
             self._begin(client, session, where, heard_commands=heard_commands)
         reason = await session.lost
-        lasted_s = loop.time() - began
-        if text := self._takeovers.ended(lasted_s, taken=session.taken, goodbye=session.goodbye):
-            log.error("MQTT: %s", text)
-            self._on_taken(text)
+        session.lasted_s = loop.time() - began
+        self._judge(session)
         if not self._takeovers.suspected:
             self._backoff.reset()
         return f"lost the broker at {where}: {reason}"
 
-    def _make_client(self, session: Session) -> Client:
+    def _judge(self, session: Session) -> None:
+        """Whether another client has our client id; what we could not read ourselves says nothing about that."""
+        if session.unreadable:
+            return
+        if text := self._takeovers.ended(session.lasted_s, taken=session.taken, goodbye=session.goodbye):
+            log.error("MQTT: %s", text)
+            self._on_taken(text)
+
+    def _make_client(self, session: Session) -> ReadingClient:
         settings = self._settings
-        client = Client(
+        client = ReadingClient(
             CallbackAPIVersion.VERSION2,
             client_id=settings.client_id,
             clean_session=None if self.protocol_5 else True,
@@ -258,6 +280,7 @@ class MqttLink:
             reconnect_on_failure=False,
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
+        client.longest = LONGEST_COMMAND if self._commands else None
         if settings.username is not None:
             password = settings.password.get_secret_value() if settings.password else None
             client.username_pw_set(settings.username, password)
@@ -269,7 +292,7 @@ class MqttLink:
         if self._will:
             client.will_set(self._will.topic, self._will.payload, self._will.qos, self._will.retain)
         client.on_socket_open = _send_at_once
-        Callbacks(session, asyncio.get_running_loop(), self._deliver).install(client)
+        Callbacks(client, session, asyncio.get_running_loop(), self._deliver).install()
         return client
 
     def _connect(self, client: Client) -> None:
@@ -309,12 +332,14 @@ class MqttLink:
 
     def _switch_commands(self, client: Client, session: Session) -> None:
         if self._hears_commands:
-            self._ask(client, session, self._commands, partial(self._commands_answered, session))
+            late = asyncio.get_running_loop().call_later(CONNECT_TIMEOUT_S, settle, session.lost, NO_ANSWER)
+            self._ask(client, session, self._commands, partial(self._commands_answered, session, late))
         else:
             client.unsubscribe([each.topic for each in self._commands])
 
-    def _commands_answered(self, session: Session, problem: str | None) -> None:
+    def _commands_answered(self, session: Session, late: asyncio.TimerHandle, problem: str | None) -> None:
         """The broker's answer while connected; without commands the connection is worth nothing."""
+        late.cancel()
         if problem:
             settle(session.lost, f"it refused a subscription: {problem}")
         elif self._hears_commands and session is self._session:
@@ -337,7 +362,7 @@ class MqttLink:
         self._drain_soon()
         early, session.early = session.early, None
         for incoming in early or ():
-            self._on_message(incoming)
+            guarded(self._on_message, incoming)
 
     def _deliver(self, session: Session, incoming: Incoming) -> None:
         if session.early is None:

@@ -7,6 +7,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTMessageInfo
@@ -15,6 +16,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from cti_mqtt.bridge.mqtt.driver import Driver
+from cti_mqtt.bridge.mqtt.reading import ReadingClient
 from cti_mqtt.bridge.outbox import Message
 
 log = logging.getLogger(__name__)
@@ -23,6 +25,7 @@ MAX_IN_PAHO = 5000  # messages that paho holds; beyond, the rules above apply
 MAX_BYTES_IN_PAHO = 16 * 1024 * 1024
 GOODBYE_S = 2.0  # for an orderly end; then the socket is cut
 SESSION_TAKEN_OVER = 0x8E  # why a broker ends a connection: another client came with the same client id (MQTT 5)
+PROTOCOL_ERROR = 0x82  # what paho says of bytes that it cannot read
 RETAIN_ONLY_LIVE = 2  # retain handling: the broker sends no stored message
 
 
@@ -58,6 +61,8 @@ class Session:
         lost: why it ended.
         goodbye: whether the broker gave a reason when it ended it (MQTT 5).
         taken: whether that was that another client took its place.
+        unreadable: whether something came that paho could not read: then broker and network are well.
+        lasted_s: from being accepted on, once it is over.
         answers: who waits for the broker's answer to which subscription; called with what it has against it, or None.
         early: what came before we were ready to answer: a stored message may be here before its subscription's answer.
     """
@@ -67,6 +72,8 @@ class Session:
     subscribed: asyncio.Future[str | None]
     goodbye: bool = False
     taken: bool = False
+    unreadable: bool = False
+    lasted_s: float = 0.0
     answers: dict[int, Callable[[str | None], None]] = field(default_factory=dict)
     max_packet: int | None = None
     pending: deque[tuple[MQTTMessageInfo, Message]] = field(default_factory=deque)
@@ -83,6 +90,11 @@ class Session:
         """The broker answered a subscription."""
         if told := self.answers.pop(mid, None):
             told(problem)
+
+    def stumble(self, reason: str) -> None:
+        """We could not go on with it, though the broker could: it is over."""
+        self.unreadable = True
+        self.end(reason)
 
     def end(self, reason: str) -> None:
         """It is over: whoever waits for something need not."""
@@ -135,14 +147,20 @@ class Callbacks:
     """What paho calls, from `Driver`, so in the event loop. Inside a callback paho writes nothing to its socket."""
 
     def __init__(
-        self, session: Session, loop: asyncio.AbstractEventLoop, deliver: Callable[[Session, Incoming], None]
+        self,
+        client: ReadingClient,
+        session: Session,
+        loop: asyncio.AbstractEventLoop,
+        deliver: Callable[[Session, Incoming], None],
     ) -> None:
+        self._client = client
         self._session = session
         self._loop = loop
         self._deliver = deliver
 
-    def install(self, client: Client) -> None:
-        """Make a client call these."""
+    def install(self) -> None:
+        """Make the client call these."""
+        client = self._client
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
@@ -162,6 +180,7 @@ class Callbacks:
     ) -> None:
         text = "the connection broke" if str(reason) == "Unspecified error" else str(reason)
         self._session.goodbye = flags.is_disconnect_packet_from_server
+        self._session.unreadable = not self._session.goodbye and reason.value == PROTOCOL_ERROR
         self._session.taken = self._session.goodbye and reason.value == SESSION_TAKEN_OVER
         self._call(self._session.end, text)
 
@@ -180,16 +199,22 @@ class Callbacks:
         properties = message.properties
         incoming = Incoming(
             topic,
-            bytes(message.payload),
+            self._client.payload_of(bytes(message.payload)),
             bool(message.retain),
             getattr(properties, "ResponseTopic", None),
             getattr(properties, "CorrelationData", None),
             getattr(properties, "MessageExpiryInterval", None),
         )
-        try:  # at once: what is done about it begins before its receipt is acknowledged
-            self._deliver(self._session, incoming)
-        except Exception:  # paho must not stumble over our bug
-            log.exception("MQTT: a message on %s", topic)
+        # At once: what is done about it begins before its receipt is acknowledged.
+        guarded(partial(self._deliver, self._session), incoming)
+
+
+def guarded(deliver: Callable[[Incoming], None], incoming: Incoming) -> None:
+    """Deliver a message; neither paho nor the next message must stumble over our bug."""
+    try:
+        deliver(incoming)
+    except Exception:
+        log.exception("MQTT: a message on %s", incoming.topic)
 
 
 def settle(future: asyncio.Future[Any], value: object) -> None:

@@ -1,6 +1,14 @@
 """What must outlive the process, in one SQLite file."""
 
-from cti_mqtt.bridge.store.records import AlarmRow, CommandKey, KnownCommand, LeaseRow, ReceivedCommand, StoredResult
+from cti_mqtt.bridge.store.records import (
+    AlarmRow,
+    CommandKey,
+    KnownCommand,
+    LeaseRow,
+    Newest,
+    ReceivedCommand,
+    StoredResult,
+)
 from cti_mqtt.bridge.store.store import Store
 
 __all__ = [
@@ -8,6 +16,7 @@ __all__ = [
     "CommandKey",
     "KnownCommand",
     "LeaseRow",
+    "Newest",
     "ReceivedCommand",
     "Store",
     "StoredResult",

@@ -18,7 +18,7 @@ COLUMNS = (
     "ts", "who", "what", "cycler", "channel", "id", "outcome", "code", "reason", "before", "after", "message",
     "received_at", "request",
 )  # fmt: skip
-"""What every entry says, in the order in which people read it."""
+"""What entries say, in the order in which people read it; the last two are left out of the parts of a command."""
 
 
 @dataclass(frozen=True, slots=True)

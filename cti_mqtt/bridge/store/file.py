@@ -138,6 +138,7 @@ class DatabaseFile:
         self._parts = _parts(self._path)
 
     def _set_up(self, connection: sqlite3.Connection) -> None:
+        connection.text_factory = lambda raw: raw.decode("utf-8", "replace")  # a damaged text is no reason to fail
         version = version_of(connection)  # before anything is written
         if self._path is not None and version and self._path.stat().st_size <= CHECK_UP_TO_BYTES:
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()

@@ -5,12 +5,13 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from cti_mqtt.bridge.store.records import CommandKey, KnownCommand, ReceivedCommand, StoredResult
+from cti_mqtt.bridge.store.records import CommandKey, KnownCommand, Newest, ReceivedCommand, StoredResult
 
 FORGET_CHUNK = 1000  # commands a call: a bounded time in which nothing else is written
 
 _THE_CYCLER = -1  # in the place of a channel: NULL would not be unique
 _KEY = "cycler = ? AND channel = ? AND verb = ? AND id = ?"
+_NEWEST_NUMBER = "SELECT number FROM command WHERE finished ORDER BY number DESC LIMIT 1"
 _COLUMNS = "number, cycler, channel, verb, id, digest, received_at, user, channels, request, keep, finished"
 
 
@@ -82,11 +83,33 @@ def settle(
     answer(connection, key, results, finished=True)
 
 
-def forget_before(connection: sqlite3.Connection, received_at: str) -> int:
-    """Forget finished commands older than this, at most a chunk of them; how many went."""
+def newest(connection: sqlite3.Connection) -> Newest:
+    """The youngest of the finished commands."""
+    number = connection.execute(f"SELECT ({_NEWEST_NUMBER})").fetchone()[0]
+    received_at = connection.execute("SELECT max(received_at) FROM command WHERE finished").fetchone()[0]
+    return Newest(number or 0, received_at)
+
+
+def forget(connection: sqlite3.Connection, up_to: int, received_before: str | None) -> int:
+    """Forget finished commands, at most a chunk of them, but never the newest: its number must not be given again.
+
+    Args:
+        connection: inside a transaction.
+        up_to: no command with a higher number.
+        received_before: only those that were received before this; None: all.
+
+    Returns:
+        how many went.
+    """
+    arguments: tuple[str | int, ...]
+    if received_before is None:
+        which, arguments, order = "number <= ?", (up_to,), "number"
+    else:
+        which, arguments, order = "received_at < ? AND number <= ?", (received_before, up_to), "received_at"
     rows = connection.execute(
-        "SELECT number FROM command WHERE finished AND received_at < ? ORDER BY received_at LIMIT ?",
-        (received_at, FORGET_CHUNK),
+        f"SELECT number FROM command WHERE finished AND {which} "  # noqa: S608  # constants
+        f"AND number < ({_NEWEST_NUMBER}) ORDER BY {order} LIMIT ?",
+        (*arguments, FORGET_CHUNK),
     )
     numbers = [row[0] for row in rows]
     _forget(connection, numbers)
@@ -106,6 +129,15 @@ def _key(key: CommandKey) -> tuple[str, int, str, str]:
 def _known(connection: sqlite3.Connection, row: Sequence[Any]) -> KnownCommand:
     number, cycler, channel, verb, id_, digest, received_at, user, channels, request, keep, finished = row
     key = CommandKey(cycler, None if channel == _THE_CYCLER else channel, verb, id_)
-    command = ReceivedCommand(key, digest, received_at, user, tuple(json.loads(channels)), request, bool(keep))
+    command = ReceivedCommand(key, digest, received_at, user, _channels(channels), request, bool(keep))
     results = connection.execute("SELECT channel, body FROM result WHERE command = ? ORDER BY number", (number,))
     return KnownCommand(command, tuple(StoredResult(*each) for each in results), bool(finished))
+
+
+def _channels(text: str) -> tuple[int, ...]:
+    """None where a row was damaged: what else it says must not be lost for that."""
+    try:
+        found = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return ()
+    return tuple(each for each in found if isinstance(each, int)) if isinstance(found, list) else ()

@@ -61,6 +61,19 @@ class KnownCommand:
 
 
 @dataclass(frozen=True, slots=True)
+class Newest:
+    """The youngest of the finished commands.
+
+    Attributes:
+        number: the highest that was given; 0: there is no such command.
+        received_at: the latest, perhaps of another command; None: there is none.
+    """
+
+    number: int
+    received_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseRow:
     """A lease that must not be forgotten.
 

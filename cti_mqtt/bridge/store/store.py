@@ -9,8 +9,17 @@ from sqlite3 import Connection
 from cti_mqtt.bridge.store import ledger, standing
 from cti_mqtt.bridge.store.audit import Chain, canonical
 from cti_mqtt.bridge.store.database import Database
-from cti_mqtt.bridge.store.records import AlarmRow, CommandKey, KnownCommand, LeaseRow, ReceivedCommand, StoredResult
+from cti_mqtt.bridge.store.records import (
+    AlarmRow,
+    CommandKey,
+    KnownCommand,
+    LeaseRow,
+    Newest,
+    ReceivedCommand,
+    StoredResult,
+)
 from cti_mqtt.bridge.store.schema import FILE_NAME
+from cti_mqtt.bridge.store.space import Space, space_of
 
 PATIENCE_S = 2.0
 
@@ -30,6 +39,7 @@ class Store:
 
     def __init__(self, folder: Path | None, *, patience_s: float = PATIENCE_S) -> None:
         self._chain = Chain()
+        self._folder = folder
         path = None if folder is None else folder / FILE_NAME
         self._database = Database(path, patience_s=patience_s, on_doubt=self._chain.forget)
 
@@ -37,6 +47,11 @@ class Store:
     def problem(self) -> str:
         """Why the last write did not work; '' if it did. While there is one, writing is tried each second."""
         return self._database.problem
+
+    def space(self) -> "Future[Space | None]":
+        """How much room the disk has; None: nobody can tell. Asked in the thread, for a disk may stall."""
+        folder = self._folder
+        return self._database.submit(lambda _: None if folder is None else space_of(folder))
 
     async def open(self) -> None:
         """Open the file, or say in `problem` why not; trouble with the disk is never raised."""
@@ -110,9 +125,21 @@ class Store:
         """Commands without an end, oldest first."""
         return self._database.submit(ledger.unfinished)
 
-    def forget_before(self, received_at: str) -> "Future[int]":
-        """Forget finished commands received before this, a bounded number a call; how many went (0: all are gone)."""
-        return self._database.submit(partial(ledger.forget_before, received_at=received_at))
+    def newest(self) -> "Future[Newest]":
+        """The youngest of the finished commands."""
+        return self._database.submit(ledger.newest)
+
+    def forget(self, up_to: int, received_before: str | None = None) -> "Future[int]":
+        """Forget finished commands, but never the newest; a bounded number a call.
+
+        Args:
+            up_to: none with a higher number; later commands have higher ones.
+            received_before: only those received before this; None: all.
+
+        Returns:
+            how many went; 0: all are gone.
+        """
+        return self._database.submit(partial(ledger.forget, up_to=up_to, received_before=received_before))
 
     # --- the audit ---
 

@@ -2,17 +2,19 @@
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cti_mqtt.bridge.store import AlarmRow, KnownCommand, LeaseRow, Store, StoredResult
+from cti_mqtt.bridge.store import AlarmRow, KnownCommand, LeaseRow, Newest, Store, StoredResult
 from cti_mqtt.bridge.store.audit import verify
 from cti_mqtt.bridge.store.ledger import FORGET_CHUNK
 from cti_mqtt.bridge.store.reading import read_audit
+from cti_mqtt.bridge.store.space import Space
 from cti_mqtt.errors import StorageError
-from tests.bridge.store.samples import command, entry, file_in, opened
+from tests.bridge.store.samples import RECEIVED_AT, command, entry, file_in, opened
 
 LEASE = LeaseRow(
     "arbin1", 7, "l1", "ann", "2026-01-02T03:04:05.678Z", "2026-01-02T03:04:10.678Z", 5.0,
@@ -98,17 +100,56 @@ class TestCommands:
                 store.receive(command(day, received_at=day), durable=False)
                 if day != days[1]:
                     store.answer(command(day).key, [RESULT], finished=True)
-            assert await store.forget_before(days[3]) == 2
-            assert await store.forget_before(days[3]) == 0
+            newest = await store.newest()
+            assert newest == Newest(5, days[4])
+            assert await store.forget(1, days[3]) == 1
+            assert await store.forget(newest.number, days[3]) == 1
+            assert await store.forget(newest.number, days[3]) == 0
             left = [day for day in days if await store.find(command(day).key)]
             assert left == [days[1], days[3], days[4]]
+
+    async def test_the_newest_is_not_forgotten_so_that_its_number_is_not_given_again(self, folder: Path | None) -> None:
+        async with opened(folder) as store:
+            assert await store.newest() == Newest(0, None)
+            for id_ in "abc":
+                store.receive(command(id_), durable=False)
+                store.answer(command(id_).key, [RESULT], finished=True)
+            store.receive(command("own", keep=False), durable=False)
+            assert await store.newest() == Newest(3, RECEIVED_AT)
+            assert await store.forget(99) == 2
+            assert await store.forget(99) == 0
+            assert await store.find(command("c").key)
+            assert len(await store.unfinished()) == 1
+
+    async def test_an_unreadable_list_of_channels_does_not_hide_the_others(self, tmp_path: Path) -> None:
+        async with opened(tmp_path) as store:
+            for id_ in "abc":
+                await store.receive(command(id_), durable=False)
+            with closing(sqlite3.connect(file_in(tmp_path))) as meddler, meddler:
+                meddler.execute("UPDATE command SET channels = '[7' WHERE id = 'a'")
+                meddler.execute("UPDATE command SET request = CAST(x'ff7b' AS TEXT) WHERE id = 'b'")
+            found = await store.unfinished()
+            assert [each.command.channels for each in found] == [(), (7,), (7,)]
+            assert found[1].command.request == "\ufffd{"
+
+    async def test_room_on_the_disk(self, folder: Path | None) -> None:
+        async with opened(folder) as store:
+            space = await store.space()
+            assert (space is None) == (folder is None)
+            assert space is None or 0 < space.free <= space.total
+
+    def test_what_is_little_room(self) -> None:
+        assert Space(50 * 10**9, 10**12).objection == ""
+        assert Space(49 * 10**9, 10**12).objection == "the disk with data_dir has 49000 MB free (4.9%)"
+        assert Space(200 * 10**6, 10**9).objection == ""
+        assert Space(199 * 10**6, 10**9).objection == "the disk with data_dir has 199 MB free (19.9%)"
 
     async def test_forgetting_is_bounded(self, folder: Path | None) -> None:
         async with opened(folder) as store:
             for number in range(FORGET_CHUNK + 5):
                 store.receive(command(f"{number}"), durable=False)
                 store.answer(command(f"{number}").key, [RESULT], finished=True)
-            assert [await store.forget_before("2027") for _ in range(3)] == [FORGET_CHUNK, 5, 0]
+            assert [await store.forget(9999, "2027") for _ in range(3)] == [FORGET_CHUNK, 4, 0]
 
 
 class TestStanding:
