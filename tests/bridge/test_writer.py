@@ -504,10 +504,12 @@ async def test_write_first_overtakes_500_writes_on_a_stalled_server() -> None:
                 for n in range(1, 501)
             ]
             await turns()
-            count = len(handed)
-            assert 0 < count < 500
             it.write({600: {1: 9.0}, 599: {1: 9.0}})
-            await turns()
+            count = -1
+            while count != len(handed):  # until the kernel takes no more
+                count = len(handed)
+                await asyncio.sleep(0.1)
+            assert 0 < count < 500
             first = asyncio.create_task(it.writer.write_first(600, {1: 0.0}))
             await turns()
             peer.resume()
