@@ -79,10 +79,14 @@ def interrupt(process: Process, number: int) -> tuple[int, str]:
 
 
 def end(process: Process) -> None:
-    """Whatever state it is in."""
+    """Whatever state it is in; in order if it can, so that it leaves nothing behind."""
     if process.poll() is None:
+        process.terminate()
+    try:
+        process.communicate(timeout=10)
+    except subprocess.TimeoutExpired:
         process.kill()
-    process.communicate()
+        process.communicate()
 
 
 @contextmanager
