@@ -83,7 +83,7 @@ class TestManyChannels:
             assert [each["arguments"]["channel"] for each in it.asked("resume")] == [None]
 
     async def test_continue_and_jump(self, port: int, kind: BrokerKind) -> None:
-        async with rig(port, kind.protocol, channels=4, simulator={"speed": 50.0}) as it:
+        async with rig(port, kind.protocol, channels=4, simulator={"speed": 4.0}) as it:
             await it.ready()
             await it.observer.ask("arbin1", "start", {"channels": [1, 2], "test_name": "T", "schedule": "Pause.sdx"})
             for channel in (1, 2):
