@@ -34,7 +34,7 @@ class TestOneChannel:
             assert (again["outcome"], again["reason"]) == ("failed", "running_or_unsafe")
 
     async def test_pause_and_continue(self, port: int, kind: BrokerKind) -> None:
-        async with rig(port, kind.protocol, simulator={"speed": 50.0}) as it:
+        async with rig(port, kind.protocol, simulator={"speed": 4.0}) as it:
             target = await started(it, 3, "Pause.sdx")
             await it.observer.wait(f"{target}/state", lambda heard: heard.json["status"] == "Pause")
             result = await it.observer.ask(target, "continue")
