@@ -18,22 +18,16 @@ from cti_mqtt.bridge.authority import Authority
 from cti_mqtt.bridge.bus import Bus, Happening, Item, LeaseState, Poll
 from cti_mqtt.bridge.checks import Refusal
 from cti_mqtt.bridge.clock import Clock, stamp
+from cti_mqtt.bridge.expiry import VOUCHED_AGAIN, Expiry
 from cti_mqtt.bridge.lease import Lease
-from cti_mqtt.bridge.orders import LeaseTerms, OnExpiry
+from cti_mqtt.bridge.orders import LeaseTerms
 from cti_mqtt.bridge.overruling import Overruler
 from cti_mqtt.bridge.pursuit import StopPursuit, shows_rest
 from cti_mqtt.bridge.station import Station
 from cti_mqtt.bridge.store import LeaseRow, Store
 from cti_mqtt.bridge.transitions import in_test
-from cti_mqtt.bridge.verdict import Outcome
-from cti_mqtt.errors import CtiMqttError, WithdrawnError
 
 log = logging.getLogger(__name__)
-
-CONFIRM_S = 2.0  # a value that is not confirmed by then becomes a stop
-TRY_AGAIN_S = 0.2
-
-_VOUCHED_AGAIN = "somebody vouches for the channel again"
 
 
 class LeaseBook:
@@ -70,8 +64,10 @@ class LeaseBook:
         self._alarms = alarms
         self._pursuit = pursuit
         self._overruler = overruler
-        self._is_starting = is_starting
         self._authority = authority
+        self._expiry = Expiry(
+            station, clock, alarms, pursuit, is_starting, authority, self._is_wanted, self._done, self._tell
+        )
         self._leases: dict[int, Lease] = {}
         self._expired: dict[int, Lease] = {}
         self._restored = False
@@ -165,8 +161,8 @@ class LeaseBook:
         if lease is None:
             return
         if expired := self._expired.get(channel):
-            self._done(expired, _VOUCHED_AGAIN)
-        self._alarms.clear(self._station.name, channel, LEASE_EXPIRED, _VOUCHED_AGAIN)
+            self._done(expired, VOUCHED_AGAIN)
+        self._alarms.clear(self._station.name, channel, LEASE_EXPIRED, VOUCHED_AGAIN)
         if lease.pending:
             lease.pending = False
             lease.expires_at = self._clock.now() + timedelta(seconds=lease.terms.ttl_s)
@@ -274,7 +270,7 @@ class LeaseBook:
         async with asyncio.TaskGroup() as tasks:
             for lease in tuple(self._expired.values()):  # begun before something went wrong here
                 tasks.create_task(
-                    self._act(lease), name=f"{self._station.name}: lease of channel {lease.channel}, again"
+                    self._expiry.act(lease), name=f"{self._station.name}: lease of channel {lease.channel}, again"
                 )
             while True:
                 now_s = self._clock.monotonic()
@@ -303,102 +299,14 @@ class LeaseBook:
         message = f"{holder} was not heard of for {lease.terms.ttl_s:g} s: {words}"
         log.warning("%s: channel %d: %s", self._station.name, channel, message)
         self._tell("lease_expired", channel, message)
-        tasks.create_task(self._act(lease), name=f"{self._station.name}: lease of channel {channel} ran out")
+        tasks.create_task(self._expiry.act(lease), name=f"{self._station.name}: lease of channel {channel} ran out")
 
-    async def _act(self, lease: Lease) -> None:
-        """Do what was agreed."""
-        try:
-            match lease.terms.on_expiry:
-                case OnExpiry():
-                    await self._write_fallback(lease)
-                case "stop":
-                    if await self._may_act(lease):
-                        self._stop(lease)
-                case _:
-                    message = f"{lease.holder or 'the holder of the lease'} was not heard of in time"
-                    self._alarms.raise_(self._station.name, lease.channel, LEASE_EXPIRED, message, lease.lease_id)
-                    self._done(lease, "the alarm is raised")
-        except Exception:
-            log.exception("%s: channel %d: lease", self._station.name, lease.channel)
-            self._stop(lease)
-
-    async def _may_act(self, lease: Lease) -> bool:
-        """Wait until this bridge may act on the channel; False once that is not wanted or allowed any more."""
-        channel, name = lease.channel, self._station.name
-        waits_since_s, told = self._clock.monotonic(), False
-        alarm_s = waits_since_s + self._station.settings.control.stop_timeout_s
-        while self._expired.get(channel) is lease:
-            if objection := self._authority.objection(channel):
-                message = f"a lease ran out ({lease.words}), but nothing is sent, for {objection}"
-                self._alarms.raise_(name, channel, LEASE_EXPIRED, message, lease.lease_id)
-                self._done(lease, f"nothing was sent: {objection}")
-                return False
-            if not self._authority.stands_by and self._station.info is not None:
-                return True
-            if self._station.info is None and self._clock.monotonic() >= alarm_s:
-                alarm_s = math.inf
-                message = f"a lease ran out, but the cycler is not reached; when it is, {lease.words}"
-                self._alarms.raise_(name, channel, LEASE_EXPIRED, message, lease.lease_id)
-            if self._authority.stands_by and not told:
-                told = True
-                message = f"an elder bridge commands this cycler; when it is gone, {lease.words}"
-                log.warning("%s: channel %d: %s", name, channel, message)
-                self._tell("lease_held_back", channel, message)
-            shown = self._station.book.asked_after(waits_since_s, channel)
-            if shown is not None and shows_rest(shown):
-                self._done(lease, f"the channel does not run (it shows {shown.record.status.text})")
-                return False
-            await asyncio.sleep(TRY_AGAIN_S)
-        return False
-
-    async def _write_fallback(self, lease: Lease) -> None:
-        """Write until the cycler confirms; two seconds after the first sending the channel is stopped instead."""
-        channel, values = lease.channel, lease.terms.fallback
-        stop_at_s: float | None = None
-        asked_s = self._clock.monotonic()
-        while channel in self._expired and self._expired[channel] is lease:
-            shown = self._station.book.asked_after(asked_s, channel)
-            if shown is not None and shows_rest(shown) and not self._is_starting(channel):
-                self._done(lease, f"the channel does not run (it shows {shown.record.status.text})")
-                return
-            if stop_at_s is not None and self._clock.monotonic() >= stop_at_s:
-                self._tell("lease_fallback_failed", channel, f"not confirmed within {CONFIRM_S:g} s: it is stopped")
-                self._stop(lease)
-                return
-            if not await self._may_act(lease):
-                return
-            if self._station.online:
-                stop_at_s = stop_at_s or self._clock.monotonic() + CONFIRM_S
-                if await self._write_once(lease, values, stop_at_s):
-                    words = ", ".join(f"MV_UD{index} = {value:g}" for index, value in values.items())
-                    self._done(lease, f"{words} written")
-                    return
-            await asyncio.sleep(TRY_AGAIN_S)
-
-    async def _write_once(self, lease: Lease, values: Mapping[int, float], until_s: float) -> bool:
-        """One attempt, no longer than there is time; whether the cycler confirmed it."""
-        channel = lease.channel
-
-        def gate(_: int) -> None:
-            if self._expired.get(channel) is not lease:
-                raise WithdrawnError(_VOUCHED_AGAIN)
-
-        left_s = max(TRY_AGAIN_S, until_s - self._clock.monotonic())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(left_s):
-                verdict = await self._station.writer.write_first(channel, values, gate)
-                if verdict.outcome is Outcome.SUCCEEDED:
-                    return True
-                log.warning("%s: channel %d: fallback: %s", self._station.name, channel, verdict.message)
-                with contextlib.suppress(CtiMqttError):
-                    await self._station.refresh(channel)  # it may have come to an end
-        return False
-
-    def _stop(self, lease: Lease) -> None:
-        self._pursuit.insist(lease.channel, lambda how: self._done(lease, how))
+    def _is_wanted(self, lease: Lease) -> bool:
+        """Whether what follows a lease is still to be done."""
+        return self._expired.get(lease.channel) is lease
 
     def _done(self, lease: Lease, how: str) -> None:
-        if self._expired.get(lease.channel) is lease:
+        if self._is_wanted(lease):
             del self._expired[lease.channel]
         self._store.drop_lease(self._station.name, lease.channel, lease.lease_id)
         self._tell("lease_settled", lease.channel, how)
