@@ -23,7 +23,8 @@ from cti_mqtt.bridge.examination import Plan, body_digest, check_sender, examine
 from cti_mqtt.bridge.life import Answer
 from cti_mqtt.bridge.mqtt import Incoming
 from cti_mqtt.bridge.orders import CYCLER_VERBS, ListSchedules, Release, SetMv, Start, new_id, peek_id
-from cti_mqtt.bridge.recovery import OWN_SUFFIX, Underway, Unwritten, forget_old_ids, received, said_of
+from cti_mqtt.bridge.recovery import OWN_SUFFIX, Underway, Unwritten, forget_old_ids, received
+from cti_mqtt.bridge.repeats import Repeats
 from cti_mqtt.bridge.restoring import WHOLE_CYCLER, Restorer
 from cti_mqtt.bridge.retained import Judgement, RetainedGuard
 from cti_mqtt.bridge.station import Station
@@ -82,6 +83,7 @@ class Commander:
         self._numbers = itertools.count(1)
         self._underway = Underway()
         self._restorer = Restorer(store, self._alarms, self._desks, self._answers, clock, self._underway, self._pursue)
+        self._repeats = Repeats(store, self._answers, stations, self._underway, self._unwritten, self._restorer.take_up)
         self._tasks: asyncio.TaskGroup | None = None
         self._ending = Ending(self._desks.values())
 
@@ -139,7 +141,9 @@ class Commander:
             if judgement.refusal:  # perhaps a stored one; but what has been answered before is answered the same way
                 early = Refusal("retained", judgement.refusal)
                 check_sender(topic, self._desks[topic.cycler].station)
-                self._look_up(command, partial(self._answers.refusal, command, station, early))
+                self._repeats.look_up(
+                    command, self._key(command), partial(self._answers.refusal, command, station, early)
+                )
                 return
             self._examine(command, self._desks[topic.cycler], has_own_id=own_id is not None)
         except Refusal as refusal:
@@ -156,28 +160,18 @@ class Commander:
             if not may_be_known:
                 raise
             check_sender(command.topic, desk.station)
-            self._look_up(command, partial(self._answers.refusal, command, desk.station, refusal))
+            self._repeats.look_up(
+                command, self._key(command), partial(self._answers.refusal, command, desk.station, refusal)
+            )
             return
         if plan.is_stop:
             self._take_stop(command, plan)
         elif plan.channels or not plan.refused:
             self._record(command, plan, keep=has_own_id)
         elif has_own_id and PASSING_REASONS & {refusal.reason for refusal in plan.refused.values()}:
-            self._look_up(command, partial(self._refuse_all, command, plan, None))
+            self._repeats.look_up(command, self._key(command), partial(self._refuse_all, command, plan, None))
         else:
             self._refuse_all(command, plan, None)
-
-    def _look_up(self, command: Command, refuse: Callable[[], None]) -> None:
-        """It would be refused for what will pass; but what has been answered before is answered the same way."""
-
-        def look(found: "asyncio.Future[KnownCommand | None]") -> None:
-            known = None if found.cancelled() or found.exception() else found.result()
-            if known is not None and known.command.digest == body_digest(command):
-                self._repeat(command, known)
-            else:
-                refuse()
-
-        self._store.find(self._key(command)).add_done_callback(look)
 
     # --- on record ---
 
@@ -203,7 +197,7 @@ class Commander:
         try:
             known = asked.result()
         except (StorageError, asyncio.CancelledError) as error:
-            if not command.dry_run and self._repeat_unread(command, key):
+            if not command.dry_run and self._repeats.answer_unread(command, key):
                 return
             if not command.dry_run and key not in self._underway:  # it may get on record yet: then with this end
                 command.key, command.waits, command.unsure = key, False, True
@@ -221,53 +215,10 @@ class Commander:
             why = f"the id {command.id!r} was used for another {command.topic.verb} before; every command needs its own"
             self._refuse_all(command, plan, Refusal("id_conflict", why))
         else:
-            self._repeat(command, known)
-
-    def _repeat(self, command: Command, known: KnownCommand) -> None:
-        """It was received before: the first results, now or when they are there."""
-        if said := self._unwritten.results(known):
-            self._answers.repeat(command, said)
-        elif known.finished:
-            self._say_again(command, known)
-        else:
-            if known.command.key not in self._underway:  # left over from before a restart, and not taken up yet
-                self._restorer.take_up(known)
-            self._wait(command, known.command.key)
-
-    def _repeat_unread(self, command: Command, key: CommandKey) -> bool:
-        """The record cannot be asked: whether this run knows the command all the same, and so has answered or will."""
-        digest = body_digest(command)
-        if self._underway.is_repeat(key, digest):
-            self._wait(command, key)
-        elif said := self._unwritten.same(key, digest):
-            self._answers.repeat(command, said)
-        else:
-            return False
-        return True
-
-    def _wait(self, command: Command, key: CommandKey) -> None:
-        try:
-            self._underway.wait(key, command)
-        except Refusal as refusal:
-            self._refuse_again(command, refusal)
-
-    def _say_again(self, command: Command, known: KnownCommand) -> None:
-        said = said_of(known)
-        if said and len(said) == len(known.results):
-            self._answers.repeat(command, said)
-        else:
-            why = "it was received before, but what was said then is not on record, or cannot be read: it is not sent"
-            self._refuse_again(command, Refusal("storage", why))
-
-    def _refuse_again(self, command: Command, refusal: Refusal) -> None:
-        self._answers.refusal(command, self._desks[command.topic.cycler].station, refusal)
+            self._repeats.answer(command, known)
 
     def _finished(self, command: Command) -> None:
-        """Its results are said: whoever sent it again meanwhile gets them too."""
-        if command.lost:
-            self._unwritten.add(command)
-        for repeat in self._underway.end(command.key):
-            self._answers.repeat(repeat, command.results)
+        self._repeats.finished(command)
 
     # --- checked against the moment ---
 

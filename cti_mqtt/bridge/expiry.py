@@ -76,7 +76,8 @@ class Expiry:
                     self._done(lease, "the alarm is raised")
         except Exception:
             log.exception("%s: channel %d: lease", self._station.name, lease.channel)
-            self._stop(lease)
+            if await self._may_act(lease):
+                self._stop(lease)
 
     async def _may_act(self, lease: Lease) -> bool:
         """Wait until this bridge may act on the channel; False once that is not wanted or allowed any more."""
