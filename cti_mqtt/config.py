@@ -27,7 +27,7 @@ from cti_mqtt.cti.codes import META_VARIABLE_COUNT
 from cti_mqtt.errors import ConfigurationError
 from cti_mqtt.validation import describe
 
-VERBS = ("start", "stop", "resume", "continue", "jump", "assign", "set_mv", "release", "message", "schedules")
+VERBS = ("start", "stop", "resume", "continue", "jump", "assign", "set_mv", "release", "message", "schedules", "replay")
 CYCLER_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 RESERVED_IDS = frozenset({"bridge"})
 MAX_CHANNELS = 1024
@@ -37,8 +37,11 @@ _NO_DATA_DIR = (
     "data_dir: missing; where control is enabled the bridge must remember what it was told, so name a directory such "
     "as /var/lib/cti-mqtt"
 )
+_NO_JOURNAL_DIR = "data_dir: missing; journal.enabled needs a directory to write to, such as /var/lib/cti-mqtt"
 
-Verb = Literal["start", "stop", "resume", "continue", "jump", "assign", "set_mv", "release", "message", "schedules"]
+Verb = Literal[
+    "start", "stop", "resume", "continue", "jump", "assign", "set_mv", "release", "message", "schedules", "replay"
+]
 Port = Annotated[int, Field(ge=1, le=65535)]
 PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seconds = PositiveNumber
@@ -172,6 +175,31 @@ class Publish(Model):
     max_bytes: Annotated[int, Field(ge=1024)] | None = None
 
 
+class Journal(Model):
+    """Readings on disk until the broker has them, and a while longer for whoever asks for them again.
+
+    Attributes:
+        enabled: None: where there is a `data_dir`.
+        max_bytes: of payload, compressed; beyond it the oldest go first, delivered ones before others.
+        max_age_s: older ones are given up.
+        replay_window_s: how long delivered ones are kept.
+        backfill_per_s: polls a second that are sent late, beside the live ones.
+    """
+
+    enabled: bool | None = None
+    max_bytes: Annotated[int, Field(ge=2**20)] = 2 * 10**9
+    max_age_s: Seconds = 7 * 24 * 3600.0
+    replay_window_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 3600.0
+    backfill_per_s: PositiveNumber = 50.0
+
+
+class Http(Model):
+    """Where health and metrics can be asked for."""
+
+    host: str = Field("127.0.0.1", min_length=1)
+    port: Annotated[int, Field(ge=0, le=65535)]
+
+
 def _cycler_id(text: str) -> str:
     if not CYCLER_ID.fullmatch(text):
         raise ValueError("an id is 1 to 32 of a-z, 0-9, '_' and '-', beginning with a letter or digit")
@@ -188,12 +216,21 @@ class Config(Model):
     mqtt: Mqtt = Mqtt()
     cyclers: Mapping[Annotated[str, AfterValidator(_cycler_id)], Cycler] = Field(min_length=1)
     publish: Publish = Publish()
+    journal: Journal = Journal()
+    http: Http | None = None
 
     @model_validator(mode="after")
     def _control_needs_a_memory(self) -> "Config":
         if self.data_dir is None and any(cycler.control.enabled for cycler in self.cyclers.values()):
             raise ValueError(_NO_DATA_DIR)
+        if self.data_dir is None and self.journal.enabled:
+            raise ValueError(_NO_JOURNAL_DIR)
         return self
+
+    @property
+    def journal_on(self) -> bool:
+        """Whether readings are written to disk before they are published."""
+        return self.data_dir is not None and self.publish.readings and self.journal.enabled is not False
 
 
 class MqttOnly(BaseModel):
@@ -374,7 +411,11 @@ def _missing_data_dir(data: Mapping[str, Any]) -> list[str]:
     """What the model says only where everything else is right."""
     controls = [cycler.get("control") for cycler in data["cyclers"].values() if isinstance(cycler, dict)]
     enabled = any(isinstance(control, dict) and control.get("enabled") is True for control in controls)
-    return [_NO_DATA_DIR] if enabled and not data.get("data_dir") else []
+    journal = data.get("journal")
+    keeps_journal = isinstance(journal, dict) and journal.get("enabled") is True
+    if data.get("data_dir"):
+        return []
+    return [_NO_DATA_DIR] * enabled + [_NO_JOURNAL_DIR] * keeps_journal
 
 
 def _absolute_tls(mqtt: Mqtt, folder: Path) -> Mqtt:

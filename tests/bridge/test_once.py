@@ -232,8 +232,12 @@ class Runs:
         """The rig's own bridge ends in order."""
         self.it.stop.set()
         await self.it.observer.until_last("bridge/availability", b"offline")
-        with await asyncio.to_thread(FileLock(self.data_dir / "lock").acquire, 10):
-            pass  # its data directory is free
+        await asyncio.to_thread(self._wait_unlocked)
+
+    def _wait_unlocked(self) -> None:
+        """Until the data directory is free; a lock belongs to its thread, which also has to give it back."""
+        with FileLock(self.data_dir / "lock").acquire(10):
+            pass
 
     @asynccontextmanager
     async def again(

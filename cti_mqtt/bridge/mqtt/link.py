@@ -12,6 +12,7 @@ import random
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,7 @@ from cti_mqtt.bridge.mqtt.session import (
     Callbacks,
     Incoming,
     Session,
+    Settled,
     Subscription,
     guarded,
     part,
@@ -46,6 +48,7 @@ LASTED_S = 1.0  # a connection that did, and ended for what we could not read, i
 DRAIN_INTERVAL_S = 0.05
 FLUSH_CHECK_S = 0.01
 NO_ANSWER = f"it did not answer a subscription within {CONNECT_TIMEOUT_S:g} s"
+TOO_LARGE = "Packet too large"  # as MQTT 5 calls it
 PACKET_OVERHEAD = 64  # fixed header, packet id and properties, generously
 
 
@@ -142,23 +145,34 @@ class MqttLink:
             self._drain_soon()
         return handed_over
 
+    def offer(self, message: Message, settled: Settled) -> bool:
+        """Publish now or not at all; whether it was handed over.
+
+        Args:
+            message: of QoS 1; what becomes of it if not is the caller's business.
+            settled: called once, if it was handed over.
+        """
+        return self._is_open() and self._hand_over(replace(message, keep=False), settled)
+
     def _is_open(self) -> bool:
         return self._session is not None and self._client is not None and not self._session.congested
 
-    def _hand_over(self, message: Message) -> bool:
+    def _hand_over(self, message: Message, settled: Settled | None = None) -> bool:
         """Give a message to paho; whether nothing is left to do about it."""
         client, session = self._client, self._session
         if client is None or session is None:
             return False
         size = len(message.payload) + len(message.topic.encode()) + len(message.correlation or b"") + PACKET_OVERHEAD
         if session.max_packet and size > session.max_packet:
-            self._outbox.dropped += 1
+            self._outbox.dropped += settled is None
             log.warning(
                 "not published: %d bytes on %s are more than the broker takes (%d)",
                 len(message.payload),
                 message.topic,
                 session.max_packet,
             )
+            if settled is not None:
+                settled(TOO_LARGE)
             return True
         info = client.publish(
             message.topic, message.payload, message.qos, message.retain, properties=self._properties(message)
@@ -166,6 +180,8 @@ class MqttLink:
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             return False
         session.hand_over(info, message)
+        if settled is not None:
+            session.offered[info.mid] = settled
         if message.urgent and session.driver:
             session.driver.write()
         return True
@@ -375,6 +391,7 @@ class MqttLink:
         self._client = None
         if self._session is session:
             self._session = None
+            session.give_back("the connection to the broker ended")
             self._outbox.take_back(message for info, message in session.pending if not info.is_published())
 
 

@@ -29,6 +29,10 @@ PROTOCOL_ERROR = 0x82  # what paho says of bytes that it cannot read
 RETAIN_ONLY_LIVE = 2  # retain handling: the broker sends no stored message
 
 
+Settled = Callable[[str | None], None]
+"""Told once what became of a message: None: the broker has it; else why it has not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Incoming:
     """Something that was heard."""
@@ -64,6 +68,7 @@ class Session:
         unreadable: whether something came that paho could not read: then broker and network are well.
         lasted_s: from being accepted on, once it is over.
         answers: who waits for the broker's answer to which subscription; called with what it has against it, or None.
+        offered: who is told what became of which message; called with None when the broker has it, else with why not.
         early: what came before we were ready to answer: a stored message may be here before its subscription's answer.
     """
 
@@ -78,6 +83,7 @@ class Session:
     max_packet: int | None = None
     pending: deque[tuple[MQTTMessageInfo, Message]] = field(default_factory=deque)
     pending_bytes: int = 0
+    offered: dict[int, Settled] = field(default_factory=dict)
     early: list[Incoming] | None = field(default_factory=list)
     driver: Driver | None = None
 
@@ -85,6 +91,17 @@ class Session:
         """Remember that paho has it."""
         self.pending.append((info, message))
         self.pending_bytes += len(message.payload)
+
+    def settle_offer(self, mid: int, problem: str | None) -> None:
+        """What became of a message that somebody wants to hear about."""
+        if told := self.offered.pop(mid, None):
+            told(problem)
+
+    def give_back(self, reason: str) -> None:
+        """No more acknowledgements will come."""
+        offered, self.offered = self.offered, {}
+        for told in offered.values():
+            told(reason)
 
     def answer(self, mid: int, problem: str | None) -> None:
         """The broker answered a subscription."""
@@ -165,6 +182,7 @@ class Callbacks:
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
+        client.on_publish = self._on_publish
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         self._loop.call_soon(function, *arguments)
@@ -189,6 +207,11 @@ class Callbacks:
     ) -> None:
         refused = next((str(reason) for reason in reasons if reason.is_failure), None)
         self._call(self._session.answer, mid, refused)
+
+    def _on_publish(
+        self, client: Client, userdata: Any, mid: int, reason: ReasonCode, properties: Properties | None
+    ) -> None:
+        self._session.settle_offer(mid, str(reason) if reason.is_failure else None)
 
     def _on_message(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
         try:
