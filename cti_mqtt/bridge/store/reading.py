@@ -4,10 +4,10 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from urllib.parse import quote
 
+from cti_mqtt.bridge.database.reading import connect_to_read
 from cti_mqtt.bridge.store.audit import AuditRow
-from cti_mqtt.bridge.store.schema import version_of
+from cti_mqtt.bridge.store.schema import SCHEMA
 from cti_mqtt.errors import StorageError
 
 _ROWS = "SELECT seq, ifnull(CAST(entry AS TEXT), ''), ifnull(CAST(hash AS TEXT), '') FROM audit ORDER BY seq"
@@ -50,22 +50,11 @@ def read_audit(path: Path) -> Iterator[AuditReader]:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    try:
-        return _opened(path, "mode=ro")
-    except sqlite3.OperationalError:
-        log = path.with_name(f"{path.name}-wal")
-        if log.exists() and log.stat().st_size:
-            raise
-        # A directory that cannot be written, as on a medium with a copy: nobody else can change the file there.
-        return _opened(path, "mode=ro&immutable=1")
-
-
-def _opened(path: Path, how: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?{how}", uri=True, isolation_level=None)
+    connection = connect_to_read(path)
     try:
         connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
         connection.execute("BEGIN")  # one view for all that is read
-        if not version_of(connection):
+        if not SCHEMA.version_of(connection):
             raise StorageError("is empty")
     except BaseException:
         connection.close()

@@ -1,13 +1,10 @@
-"""The tables, and what makes a database one of ours."""
+"""The tables of the store."""
 
-import sqlite3
-
-from cti_mqtt.errors import StorageError
+from cti_mqtt.bridge.database import PROBE, Schema
 
 FILE_NAME = "cti-mqtt.sqlite3"  # in the data directory
-SCHEMA_VERSION = 1  # PRAGMA user_version
 
-_STATEMENTS = (
+_FIRST = (
     # Channel -1: the cycler itself.
     """CREATE TABLE command(
         number INTEGER PRIMARY KEY, cycler TEXT NOT NULL, channel INTEGER NOT NULL, verb TEXT NOT NULL,
@@ -34,41 +31,8 @@ _STATEMENTS = (
     """CREATE TRIGGER audit_never_replaces BEFORE INSERT ON audit
         WHEN EXISTS (SELECT 1 FROM audit WHERE seq = NEW.seq)
         BEGIN SELECT RAISE(ABORT, 'the audit is append-only'); END""",
-    # Written to find out whether writing works again.
-    "CREATE TABLE probe(number INTEGER PRIMARY KEY, count INTEGER NOT NULL)",
-    f"PRAGMA user_version = {SCHEMA_VERSION}",
+    PROBE,
 )
+_RETAINED_TOPICS = ("CREATE TABLE retained(topic TEXT PRIMARY KEY) WITHOUT ROWID",)
 
-
-def version_of(connection: sqlite3.Connection) -> int:
-    """The schema's version; 0: the database is empty.
-
-    Raises:
-        StorageError: it is newer than this program, or somebody else's.
-        sqlite3.Error: it cannot be read.
-    """
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if version > SCHEMA_VERSION:
-        raise StorageError(f"has schema {version}; this version of cti-mqtt knows none above {SCHEMA_VERSION}")
-    if version <= 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        raise StorageError("is not a database of cti-mqtt")
-    return max(version, 0)
-
-
-def prepare(connection: sqlite3.Connection) -> None:
-    """Create the tables in an empty database; in any other, find out whether it can be written.
-
-    Raises:
-        StorageError: as for `version_of`; nothing was changed.
-        sqlite3.Error: it cannot be read or written.
-    """
-    connection.execute("BEGIN IMMEDIATE")
-    if not version_of(connection):
-        for statement in _STATEMENTS:
-            connection.execute(statement)
-    connection.execute("COMMIT")
-
-
-def touch(connection: sqlite3.Connection) -> None:
-    """Write something that means nothing."""
-    connection.execute("INSERT INTO probe VALUES (1, 1) ON CONFLICT(number) DO UPDATE SET count = count + 1")
+SCHEMA = Schema("store", (_FIRST, _RETAINED_TOPICS))

@@ -1,6 +1,7 @@
-"""What stands until it is taken back: leases and alarms; SQL inside the writer's transaction."""
+"""What stands until it is taken back: leases, alarms, retained topics; SQL inside the writer's transaction."""
 
 import sqlite3
+from collections.abc import Collection
 from dataclasses import astuple
 
 from cti_mqtt.bridge.store.records import AlarmRow, LeaseRow
@@ -41,3 +42,14 @@ def alarms(connection: sqlite3.Connection) -> tuple[AlarmRow, ...]:
     """All of them, by cycler, channel and name."""
     rows = connection.execute("SELECT cycler, channel, name, body FROM alarm ORDER BY cycler, channel, name")
     return tuple(AlarmRow(*row) for row in rows)
+
+
+def note_retained(connection: sqlite3.Connection, add: Collection[str], remove: Collection[str]) -> None:
+    """Retained topics that come and go; one among both is there."""
+    connection.executemany("DELETE FROM retained WHERE topic = ?", [(topic,) for topic in remove])
+    connection.executemany("INSERT OR IGNORE INTO retained(topic) VALUES (?)", [(topic,) for topic in add])
+
+
+def retained_topics(connection: sqlite3.Connection) -> tuple[str, ...]:
+    """All of them, by name."""
+    return tuple(row[0] for row in connection.execute("SELECT topic FROM retained ORDER BY topic"))

@@ -1,14 +1,14 @@
-"""What must outlive the process: commands with their results, leases, alarms, and the audit."""
+"""What must outlive the process: commands with their results, leases, alarms, retained topics, and the audit."""
 
 from asyncio import Future
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
 
+from cti_mqtt.bridge.database import Database
 from cti_mqtt.bridge.store import ledger, standing
 from cti_mqtt.bridge.store.audit import Chain, canonical
-from cti_mqtt.bridge.store.database import Database
 from cti_mqtt.bridge.store.records import (
     AlarmRow,
     CommandKey,
@@ -18,7 +18,7 @@ from cti_mqtt.bridge.store.records import (
     ReceivedCommand,
     StoredResult,
 )
-from cti_mqtt.bridge.store.schema import FILE_NAME
+from cti_mqtt.bridge.store.schema import FILE_NAME, SCHEMA
 from cti_mqtt.bridge.store.space import Space, space_of
 
 PATIENCE_S = 2.0
@@ -41,7 +41,7 @@ class Store:
         self._chain = Chain()
         self._folder = folder
         path = None if folder is None else folder / FILE_NAME
-        self._database = Database(path, patience_s=patience_s, on_doubt=self._chain.forget)
+        self._database = Database(path, SCHEMA, patience_s=patience_s, on_doubt=self._chain.forget)
 
     @property
     def problem(self) -> str:
@@ -173,3 +173,18 @@ class Store:
     def alarms(self) -> "Future[tuple[AlarmRow, ...]]":
         """All of them."""
         return self._database.submit(standing.alarms)
+
+    def note_retained(self, add: Collection[str], remove: Collection[str]) -> "Future[None]":
+        """Topics that hold a retained message of this bridge from now on, and others that no longer do.
+
+        Both or neither; one that is among both holds one. To be noted before it is published, and taken back after it
+        was cleared: so what is forgotten in a power cut is at worst a clearing, which can be done again.
+        """
+        added, removed = tuple(add), tuple(remove)
+        return self._database.submit(
+            lambda connection: standing.note_retained(connection, added, removed), durable=bool(added)
+        )
+
+    def retained_topics(self) -> "Future[tuple[str, ...]]":
+        """All topics that hold a retained message of this bridge, by name."""
+        return self._database.submit(standing.retained_topics)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from cti_mqtt.bridge.database.database import QUEUE_LIMIT
 from cti_mqtt.bridge.store import Store
 from cti_mqtt.bridge.store.audit import verify
-from cti_mqtt.bridge.store.database import QUEUE_LIMIT
 from cti_mqtt.bridge.store.reading import read_audit
 from cti_mqtt.errors import StorageError
 from tests.bridge.store.samples import command, entry, file_in, opened

@@ -237,3 +237,22 @@ async def test_closing_writes_what_is_queued(tmp_path: Path) -> None:
     assert await asyncio.gather(*futures) == [None] * 500
     async with opened(tmp_path) as store:
         assert len(await store.unfinished()) == 500
+
+
+class TestRetainedTopics:
+    async def test_they_come_and_go(self, folder: Path | None) -> None:
+        async with opened(folder) as store:
+            assert await store.retained_topics() == ()
+            await store.note_retained(["cti/b", "cti/a"], ["cti/unknown"])
+            await store.note_retained({"cti/c", "cti/a"}, {"cti/b"})
+            assert await store.retained_topics() == ("cti/a", "cti/c")
+            await store.note_retained(["cti/c"], ["cti/c", "cti/a"])
+            assert await store.retained_topics() == ("cti/c",)
+
+    async def test_thousands(self, folder: Path | None) -> None:
+        topics = [f"cti/arbin1/channel/{number}/state" for number in range(5000)]
+        async with opened(folder) as store:
+            await store.note_retained(topics, [])
+            assert len(await store.retained_topics()) == 5000
+            await store.note_retained([], topics[1:])
+            assert await store.retained_topics() == (topics[0],)

@@ -18,7 +18,7 @@ import pytest
 from cti_mqtt.bridge.store import Store
 from cti_mqtt.bridge.store.audit import verify
 from cti_mqtt.bridge.store.reading import read_audit
-from cti_mqtt.bridge.store.schema import SCHEMA_VERSION
+from cti_mqtt.bridge.store.schema import SCHEMA
 from cti_mqtt.errors import StorageError
 from tests.bridge.store.samples import command, entry, file_in, opened
 from tests.bridge.store.test_group_commit import stalled
@@ -129,9 +129,9 @@ class TestNotOurs:
             await store.receive(command(), durable=False)
         whole = file_in(tmp_path).read_bytes()
         connection = sqlite3.connect(file_in(tmp_path))
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA.version + 1}")
         connection.close()
-        await self.stands(tmp_path, f"has schema {SCHEMA_VERSION + 1}", whole)
+        await self.stands(tmp_path, f"has schema {SCHEMA.version + 1}", whole)
 
     async def test_somebody_elses_database(self, tmp_path: Path) -> None:
         async with opened(tmp_path / ".." / tmp_path.name) as store:

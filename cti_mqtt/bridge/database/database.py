@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cti_mqtt.bridge.store.file import DatabaseFile, RequestError
-from cti_mqtt.bridge.store.schema import touch
+from cti_mqtt.bridge.database.file import DatabaseFile, RequestError, Work
+from cti_mqtt.bridge.database.schema import Schema, touch
 from cti_mqtt.errors import StorageError
 
 QUEUE_LIMIT = 10_000
@@ -35,10 +35,13 @@ class _Request:
 
     work: Callable[[sqlite3.Connection], Any]
     durable: bool
+    reads: bool
+    then: Callable[[Any], None] | None
     future: asyncio.Future[Any]
     deadline: float
     result: Any = None
     failure: Exception | None = None
+    done: bool = False
 
 
 _Batch = list[_Request]
@@ -51,13 +54,30 @@ class Database:
 
     Args:
         path: of the file; None: in memory.
+        schema: its tables.
         patience_s: how long anybody waits.
         on_doubt: called in the thread when what was read before may no longer be so.
+        make_room: deletes what is not needed, when the disk is full; None: there is no such thing.
+        probe: how to find out whether writing works.
+        queue_limit: requests that may wait.
     """
 
-    def __init__(self, path: Path | None, *, patience_s: float, on_doubt: Callable[[], None]) -> None:
-        self._file = DatabaseFile(path, on_doubt)
+    def __init__(
+        self,
+        path: Path | None,
+        schema: Schema,
+        *,
+        patience_s: float,
+        on_doubt: Callable[[], None] = lambda: None,
+        make_room: Work | None = None,
+        probe: Work = touch,
+        queue_limit: int = QUEUE_LIMIT,
+    ) -> None:
+        self._schema = schema
+        self._file = DatabaseFile(path, schema, on_doubt, make_room)
         self._patience_s = patience_s
+        self._probe_work = probe
+        self._queue_limit = queue_limit
         self._inbox: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._waiting: deque[_Request] = deque()  # in order of submission, so in order of their deadlines
         self._timer: asyncio.TimerHandle | None = None
@@ -76,10 +96,10 @@ class Database:
         """Start the thread and open the file; what stands against that is the problem, nothing is raised."""
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
-        self._writer = _Writer(self._file, self._inbox, self._report, self._report_end)
+        self._writer = _Writer(self._schema.name, self._file, self._inbox, self._report, self._report_end)
         self._writer.start()
         with contextlib.suppress(StorageError):
-            await self.submit(touch)
+            await self.submit(self._probe_work)
 
     async def close(self) -> None:
         """Do what is queued, for as long as patience lasts, and end the thread; nothing is taken any more."""
@@ -102,22 +122,32 @@ class Database:
         while self._waiting:
             self._refuse(self._waiting.popleft().future, "was closed before it got there")
 
-    def submit(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> asyncio.Future[T]:
+    def submit(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        *,
+        durable: bool = False,
+        reads: bool = False,
+        then: Callable[[T], None] | None = None,
+    ) -> asyncio.Future[T]:
         """Do this in a transaction; a failed future if it cannot even be queued.
 
         Args:
             work: called in the thread, perhaps twice (after a rollback).
             durable: its commit outlives a power cut; else it outlives the process.
+            reads: it writes nothing, and works also where nothing can be written.
+            then: told of the result in the loop once it is committed, also when nobody waits any more; it must not
+                raise.
         """
         loop = self._loop or asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         future.add_done_callback(_retrieve)
         if self._writer is None:
             self._refuse(future, "is not open")
-        elif self._inbox.qsize() >= QUEUE_LIMIT:
-            self._refuse(future, f"has {QUEUE_LIMIT} requests waiting")
+        elif self._inbox.qsize() >= self._queue_limit:
+            self._refuse(future, f"has {self._queue_limit} requests waiting")
         else:
-            request = _Request(work, durable, future, loop.time() + self._patience_s)
+            request = _Request(work, durable, reads, then, future, loop.time() + self._patience_s)
             self._waiting.append(request)
             self._inbox.put(request)
             if self._timer is None:
@@ -144,6 +174,8 @@ class Database:
 
     def _settle(self, batch: _Batch, problem: str | None) -> None:
         for request in batch:
+            if request.then is not None and request.done and request.failure is None:
+                request.then(request.result)
             if request.future.done():  # too late, or cancelled
                 continue
             if request.failure is not None:
@@ -170,7 +202,7 @@ class Database:
         if not self._problem or self._writer is None or self._loop is None:
             return
         if self._inbox.empty():
-            self.submit(touch)
+            self.submit(self._probe_work)
         self._probe = self._loop.call_later(PROBE_S, self._try_again)
 
     # --- in the thread ---
@@ -202,12 +234,13 @@ class _Writer(threading.Thread):
 
     def __init__(
         self,
+        name: str,
         file: DatabaseFile,
         inbox: "queue.SimpleQueue[_Request | None]",
         report: _Report,
         report_end: Callable[[], None],
     ) -> None:
-        super().__init__(name="store", daemon=False)
+        super().__init__(name=name, daemon=False)
         self.given_up = False
         self._file = file
         self._inbox = inbox
@@ -242,14 +275,20 @@ class _Writer(threading.Thread):
 
     def _do(self, batch: _Batch) -> str | None:
         """Everything together, else each alone; what stands against writing."""
+        if len(batch) == 1 and batch[0].reads:
+            self._read(batch[0])
+            return None
         problem = self._try(batch)
-        if len(batch) == 1 or batch[0].failure is None or not self._file.is_open:
+        if batch[0].failure is None:
             return problem
+        worth_it = len(batch) > 1 and self._file.is_open
         known = [] if problem is None else [problem]
         for request in batch:
             if self.given_up:
                 break
-            found = self._try([request])
+            if request.reads:
+                self._read(request)
+            found = self._try([request]) if worth_it and not request.reads else None
             if found is not None:
                 known.append(found)
         return known[-1] if known else None
@@ -265,5 +304,12 @@ class _Writer(threading.Thread):
                 request.failure.__cause__ = error.__cause__
             return None if isinstance(error, RequestError) else str(error)
         for request, result in zip(batch, results, strict=True):
-            request.result, request.failure = result, None
+            request.result, request.failure, request.done = result, None, True
         return None if self._file.changes == before else ""
+
+    def _read(self, request: _Request) -> None:
+        """Alone, since it may work where nothing can be written."""
+        try:
+            request.result, request.failure, request.done = self._file.read(request.work), None, True
+        except StorageError as error:
+            request.failure = error

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cti_mqtt.bridge.store.schema import prepare, version_of
+from cti_mqtt.bridge.database.reading import connect_to_read
+from cti_mqtt.bridge.database.schema import Schema
 from cti_mqtt.errors import StorageError
 
 BUSY_S = 0.5  # how long somebody else's write is waited for; shorter than the patience of those who wait for us
@@ -43,16 +44,23 @@ class DatabaseFile:
 
     Args:
         path: of the file; None: in memory.
+        schema: its tables.
         on_doubt: called whenever what was read from the database before may no longer be so.
+        make_room: deletes what is not needed, when the disk is full; None: there is no such thing.
     """
 
-    def __init__(self, path: Path | None, on_doubt: Callable[[], None]) -> None:
-        self.name = "the store in memory" if path is None else str(path)
+    def __init__(
+        self, path: Path | None, schema: Schema, on_doubt: Callable[[], None], make_room: Work | None = None
+    ) -> None:
+        self.name = f"the {schema.name} in memory" if path is None else str(path)
         self._path = path
+        self._schema = schema
         self._on_doubt = on_doubt
+        self._make_room = make_room
         self._connection: sqlite3.Connection | None = None
         self._durable = False
         self._checkpointed = 0
+        self._stuck = False
         self._parts: tuple[object, ...] = ()
         self._condemned: object = None
         self._failure = ""
@@ -74,6 +82,49 @@ class DatabaseFile:
         Raises:
             StorageError: nothing of it was done; with `is_open` false it was nobody's fault among the works.
         """
+        try:
+            return self._transaction(works, durable=durable)
+        except StorageError as error:
+            if self._make_room is None or _code(error.__cause__) != sqlite3.SQLITE_FULL:
+                raise
+            with contextlib.suppress(sqlite3.Error):  # there is not even room for that
+                self._carry_over()
+            with contextlib.suppress(StorageError):
+                self._transaction([self._make_room], durable=False)
+        return self._transaction(works, durable=durable)
+
+    def read(self, work: Work) -> Any:  # what the work returns
+        """Do this, which writes nothing; also where nothing can be written.
+
+        Raises:
+            StorageError: it cannot be read either.
+        """
+        try:
+            connection = self._ready()
+        except StorageError:
+            if self._path is None or self._condemned is not None:
+                raise
+            return self._read_aside(work, self._path)
+        try:
+            connection.execute("BEGIN")
+            result = work(connection)
+            connection.execute("COMMIT")
+        except Exception as error:
+            self._roll_back(connection)
+            raise self._failed(error) from error
+        return result
+
+    def _read_aside(self, work: Work, path: Path) -> Any:  # as above
+        try:
+            with contextlib.closing(connect_to_read(path)) as connection:
+                connection.text_factory = _text
+                if self._schema.version_of(connection) == self._schema.version:
+                    return work(connection)
+        except Exception as error:
+            raise StorageError(self._failure) from error
+        raise StorageError(self._failure)
+
+    def _transaction(self, works: Sequence[Work], *, durable: bool) -> list[Any]:
         connection = self._ready()
         try:
             self._set_durable(connection, durable)
@@ -91,9 +142,16 @@ class DatabaseFile:
             return
         self._checkpointed = self._connection.total_changes
         try:
-            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            self._carry_over()
+            self._stuck = False
         except sqlite3.Error as error:  # the log still holds everything
-            _log.warning("%s: the log was not carried over into the file: %s", self.name, error)
+            if not self._stuck:
+                _log.warning("%s: the log is not carried over into the file: %s", self.name, error)
+            self._stuck = True
+
+    def _carry_over(self) -> None:
+        if self._connection is not None:
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def close(self) -> None:
         """Give up the connection; the next work opens it anew."""
@@ -138,8 +196,8 @@ class DatabaseFile:
         self._parts = _parts(self._path)
 
     def _set_up(self, connection: sqlite3.Connection) -> None:
-        connection.text_factory = lambda raw: raw.decode("utf-8", "replace")  # a damaged text is no reason to fail
-        version = version_of(connection)  # before anything is written
+        connection.text_factory = _text
+        version = self._schema.version_of(connection)  # before anything is written
         if self._path is not None and version and self._path.stat().st_size <= CHECK_UP_TO_BYTES:
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if found != "ok":
@@ -150,9 +208,13 @@ class DatabaseFile:
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT_BYTES}")
         connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages; normally `tidy` comes first
-        prepare(connection)
-        if not version and self._path is not None:
-            _log.info("%s: a new, empty store was made", self.name)
+        before = self._schema.prepare(connection)
+        if self._path is None or before == self._schema.version:
+            return
+        if before:
+            _log.info("%s: brought from schema %d to %d", self.name, before, self._schema.version)
+        else:
+            _log.info("%s: a new, empty %s was made", self.name, self._schema.name)
 
     # --- trouble ---
 
@@ -196,10 +258,14 @@ class DatabaseFile:
 
 
 class RequestError(StorageError):
-    """The fault lies in what was to be stored, not in the store."""
+    """The fault lies in what was to be stored, not in the database."""
 
 
-def _code(error: Exception) -> int:
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")  # a damaged text is no reason to fail
+
+
+def _code(error: BaseException | None) -> int:
     return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF  # without its extension
 
 
