@@ -45,9 +45,9 @@ def check_addressee(topic: CommandTopic, station: Station | None) -> Station:
     return station
 
 
-def check_known(station: Station) -> None:
-    """Whether the cycler has been reached, so that its channels are known."""
-    if station.info is None:
+def check_known(station: Station, verb: str) -> None:
+    """Whether the cycler has been reached, so that its channels are known; what is kept on disk needs no cycler."""
+    if station.info is None and verb != "replay":
         raise Refusal("not_connected", f"{station.name} has not been reached yet, so its channels are not known")
 
 
@@ -109,6 +109,21 @@ def check_permitted_steps(order: Order, control: config.Control) -> None:
 
 
 # --- what counts just now ---
+
+
+def check_still_permitted(
+    topic: CommandTopic, order: Order, channel: int | None, control: config.Control, *, dry_run: bool
+) -> None:
+    """What was permitted when it was heard, asked once more: a reload may have come since.
+
+    A command about the cycler as a whole has no channel.
+    """
+    check_verb_and_user(topic, control)
+    check_permitted_steps(order, control)
+    if channel is not None:
+        check_channel_allowed(channel, control)
+    if control.mode == "shadow" and not dry_run:
+        raise Refusal("not_allowed", "control.mode is shadow since it was heard")
 
 
 def check_age(deadline: Deadline, now_s: float) -> None:
@@ -188,10 +203,12 @@ def check_expectation(expect: Expect, channel: int, book: ReadingBook) -> None:
         raise Refusal("expectation", "; ".join(wrong))
 
 
-def check_values(order: Order, channel: int, station: Station) -> None:
+def check_values(
+    order: Order, channel: int, station: Station, reasons: Iterable[str] = ("rate", "limit")
+) -> None:
     """Limits and rates of the meta variables."""
     values = order.values_for(channel)
-    for reason in ("rate", "limit"):
+    for reason in reasons:
         for index, value in values.items():
             if objection := station.variables.objection(reason, channel, index, value, fresh=isinstance(order, Start)):
                 raise Refusal(reason, objection)

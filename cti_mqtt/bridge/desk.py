@@ -10,6 +10,7 @@ from cti_mqtt.bridge.bus import Bus, ChannelState, Item
 from cti_mqtt.bridge.caps import StartCaps
 from cti_mqtt.bridge.checks import BusyBoard
 from cti_mqtt.bridge.clock import Clock
+from cti_mqtt.bridge.delivery import Replayer
 from cti_mqtt.bridge.execution import Executor
 from cti_mqtt.bridge.leases import LeaseBook
 from cti_mqtt.bridge.overruling import Overruler
@@ -32,6 +33,7 @@ class Desk:
         clock: stamps.
         alarms: for stops that fail and leases that run out.
         may_act: whether no elder bridge is known to command this cycler.
+        replayer: sends readings again.
 
     Attributes:
         unfinished: how many commands have no answer yet, each counted once for every channel.
@@ -46,6 +48,7 @@ class Desk:
         clock: Clock,
         alarms: AlarmBoard,
         may_act: Callable[[], bool],
+        replayer: Replayer,
     ) -> None:
         self.station = station
         self.authority = Authority(station, may_act)
@@ -56,7 +59,7 @@ class Desk:
         self.leases = LeaseBook(
             station, store, bus, clock, alarms, self.pursuit, self.overruler, self.busy.is_starting, self.authority
         )
-        self.executor = Executor(station, self.leases, self._start_accepted)
+        self.executor = Executor(station, self.leases, self._start_accepted, replayer)
         self.unfinished = 0
         self.waiting = 0
         self._alarms = alarms

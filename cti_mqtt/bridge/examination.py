@@ -13,6 +13,7 @@ from cti_mqtt.bridge.orders import (
     MalformedError,
     Order,
     Release,
+    Replay,
     SetMv,
     Start,
     Stop,
@@ -68,13 +69,13 @@ def examine(command: Command, desk: Desk) -> Plan:
     """
     topic, station = command.topic, desk.station
     control = station.settings.control
-    checks.check_known(station)
+    checks.check_known(station, topic.verb)
     channel = None
     if topic.channel_text is not None:
         channel = checks.check_channel(topic.channel, topic.channel_text, station)
     check_sender(topic, station)
     order = parse(command)
-    command.dry_run = order.dry_run or control.mode == "shadow"
+    command.dry_run = order.dry_run or (control.mode == "shadow" and not isinstance(order, Replay))
     checks.check_permitted_steps(order, control)
     checks.check_fits(order)
     checks.check_server_needs(order, station)

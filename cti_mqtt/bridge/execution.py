@@ -11,9 +11,10 @@ from functools import partial
 
 from cti_mqtt.bridge.assigning import assign
 from cti_mqtt.bridge.bus import Reading
+from cti_mqtt.bridge.delivery import Replayer
 from cti_mqtt.bridge.jobs import Job, shown_step, status_text, verify
 from cti_mqtt.bridge.leases import LeaseBook
-from cti_mqtt.bridge.orders import Assign, Continue, Jump, ListSchedules, Release, Resume, SetMv, ShowMessage, Start
+from cti_mqtt.bridge.orders import Assign, Continue, Jump, ListSchedules, Release, Replay, Resume, SetMv, ShowMessage, Start
 from cti_mqtt.bridge.starting import Starting
 from cti_mqtt.bridge.station import Station
 from cti_mqtt.bridge.transitions import in_test
@@ -50,12 +51,16 @@ class Executor:
         station: the cycler.
         leases: who vouches for its channels.
         on_start: told of every channel whose start the cycler accepted, and when that was admitted (monotonic).
+        replayer: sends readings again.
     """
 
-    def __init__(self, station: Station, leases: LeaseBook, on_start: Callable[[int, float], None]) -> None:
+    def __init__(
+        self, station: Station, leases: LeaseBook, on_start: Callable[[int, float], None], replayer: Replayer
+    ) -> None:
         self._station = station
         self._leases = leases
         self._on_start = on_start
+        self._replayer = replayer
 
     async def run(self, job: Job) -> None:
         """Carry out an order; every channel is answered when this returns."""
@@ -74,6 +79,8 @@ class Executor:
                 job.end(job.channels[0], await show_message(station, order, partial(job.life.gate, job.channels[0])))
             case ListSchedules():
                 job.end(job.channels[0], await list_schedules(station))
+            case Replay(boot=boot, from_seq=first, to_seq=last):
+                job.end(job.channels[0], await self._replayer.replay(station.name, boot, first, last))
             case _:
                 await self._change_state(job, self._change(job))
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from cti_mqtt.bridge.variables import to_float32
 from cti_mqtt.cti.codes import META_VARIABLE_COUNT
@@ -22,7 +22,7 @@ from cti_mqtt.validation import describe
 MAX_PAYLOAD_BYTES = 64 * 1024
 SET_MV = "set_mv"
 STATE_VERBS = frozenset({"start", "stop", "resume", "continue", "jump"})  # they exclude each other
-CYCLER_VERBS = frozenset({"message", "schedules"})  # about the cycler as a whole: no channel, no channels
+CYCLER_VERBS = frozenset({"message", "schedules", "replay"})  # about the cycler as a whole: no channel, no channels
 LONGEST_MESSAGE = 1000  # UTF-16 units; with the date in front it must fit into 1023
 MAX_STEP = 65535
 LONGEST_LEASE_S = 7 * 24 * 3600.0  # beyond that nobody is expected any more
@@ -207,6 +207,24 @@ class ListSchedules(Order):
     """Publish anew which schedule files there are."""
 
 
+class Replay(Order):
+    """Send readings again that the journal still holds.
+
+    Attributes:
+        boot: the run of the bridge that took them.
+    """
+
+    boot: Annotated[str, Field(min_length=1, max_length=64)]
+    from_seq: Annotated[int, Field(ge=1)]
+    to_seq: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Replay":
+        if self.to_seq < self.from_seq:
+            raise ValueError(f"to_seq {self.to_seq} comes before from_seq {self.from_seq}")
+        return self
+
+
 ORDERS: dict[str, type[Order]] = {
     "start": Start,
     "stop": Stop,
@@ -218,6 +236,7 @@ ORDERS: dict[str, type[Order]] = {
     "release": Release,
     "message": ShowMessage,
     "schedules": ListSchedules,
+    "replay": Replay,
 }
 
 

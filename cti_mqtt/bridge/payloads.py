@@ -113,9 +113,17 @@ def state(boot: str, reading: Reading, body: bytes) -> bytes:
     return _stamp(reading.ts, boot, reading.seq) + b"," + body[1:]
 
 
-def readings(ts: str, boot: str, seq: int, fragments: Sequence[bytes], max_bytes: int | None = None) -> Iterator[bytes]:
-    """The payloads of `readings`: one, or several parts where one would be larger than `max_bytes`."""
-    stamp = _stamp(ts, boot, seq)
+def readings(
+    ts: str,
+    boot: str,
+    seq: int,
+    fragments: Sequence[bytes],
+    max_bytes: int | None = None,
+    *,
+    historical: bool = False,
+) -> Iterator[bytes]:
+    """The payloads of `readings` or `backfill`: one, or several parts where one would be larger than `max_bytes`."""
+    stamp = _stamp(ts, boot, seq) + (b',"historical":true' if historical else b"")
     parts = list(_split(fragments, None if max_bytes is None else max_bytes - len(stamp) - _PARTS_ROOM))
     for number, part in enumerate(parts, 1):
         split = b',"part":%d,"parts":%d' % (number, len(parts)) if len(parts) > 1 else b""

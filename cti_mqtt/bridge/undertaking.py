@@ -13,13 +13,14 @@ from cti_mqtt.bridge.jobs import Job
 from cti_mqtt.bridge.lease import Lease
 from cti_mqtt.bridge.leases import new_lease_id
 from cti_mqtt.bridge.life import Answer, Life
-from cti_mqtt.bridge.orders import CYCLER_VERBS, Assign, LeaseTerms, Release, SetMv, Start
+from cti_mqtt.bridge.orders import CYCLER_VERBS, Assign, LeaseTerms, Release, Replay, SetMv, Start
 from cti_mqtt.bridge.verdict import Outcome, Verdict, refused
 from cti_mqtt.errors import CtiMqttError, StorageError, WithdrawnError
 
 log = logging.getLogger(__name__)
 
 LONGEST_S = 30.0  # besides the time-outs of its requests and the look for its effect
+REPLAY_S = 600.0  # the same, where many readings are sent again
 REQUESTS_IN_A_ROW = 6  # that a command may consist of, each with its time-out
 STARTING_VERBS = frozenset({"start", "resume"})
 
@@ -43,6 +44,7 @@ class Undertaking:
         self._command = command
         self._plan = plan
         self._desk = plan.desk
+        self._control = plan.desk.station.settings.control  # under which it is permitted
         self._channels = tuple(channels)
         self._answer = answer
         self.life = Life(channels, self._objections, self._end, self._vouch)
@@ -57,7 +59,8 @@ class Undertaking:
     async def run(self) -> None:
         """From the last checks to the last answer, in bounded time."""
         station, order = self._desk.station, self._plan.order
-        limit_s = LONGEST_S + REQUESTS_IN_A_ROW * station.settings.timeout_s + station.settings.verify_timeout_s
+        longest_s = REPLAY_S if isinstance(order, Replay) else LONGEST_S
+        limit_s = longest_s + REQUESTS_IN_A_ROW * station.settings.timeout_s + station.settings.verify_timeout_s
         try:
             async with asyncio.timeout(limit_s):
                 ready = await self._last_checks()
@@ -93,12 +96,28 @@ class Undertaking:
         """Not too late, no stop since, no lease that ran out since, nobody else's lease."""
         if aged and (late := self._plan.deadline.expired(self._desk.station.monotonic())):
             raise WithdrawnError(late, "expired")
+        if self._desk.station.settings.control is not self._control:
+            self._check_after_reload(channels, aged)
         if not self._plan.channels:
             return
         self._plan.overruled.check(channels)
         if isinstance(self._plan.order, Start | SetMv):
             for channel in channels:
                 self._check_lease(channel)
+
+    def _check_after_reload(self, channels: Collection[int], aged: bool) -> None:  # noqa: FBT001  # as above
+        """What was permitted may not be any more; what belongs to a test that was started is only held to limits."""
+        order, station = self._plan.order, self._desk.station
+        control, dry_run = station.settings.control, self._command.dry_run
+        try:
+            for channel in channels:
+                where = channel if self._plan.channels else None
+                if aged:
+                    checks.check_still_permitted(self._command.topic, order, where, control, dry_run=dry_run)
+                if where is not None:
+                    checks.check_values(order, channel, station, reasons=("limit",))
+        except Refusal as refusal:
+            raise WithdrawnError(f"since a reload: {refusal}", refusal.reason) from refusal
 
     def _check_lease(self, channel: int) -> None:
         try:

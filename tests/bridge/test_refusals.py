@@ -90,7 +90,13 @@ async def bench(**changes: Any) -> AsyncIterator[Bench]:
     guard = RetainedGuard(clock.monotonic, protocol_5=True)
     store = Store(None)
     await store.open()
-    commander = Commander(Topics("cti"), {"arbin1": station}, bus, clock, guard, cleared.append, store, lambda: True)
+    post = ReadingsPost(
+        config.Config(cyclers={"arbin1": settings}), Topics("cti"), MqttLink(config.Mqtt(), lambda _: None), bus, clock,
+        "b0", lambda _: 1.0,
+    )  # fmt: skip
+    commander = Commander(
+        Topics("cti"), {"arbin1": station}, bus, clock, guard, cleared.append, store, lambda: True, post.replayer
+    )
     it = Bench(commander, station, clock, cleared=cleared)
 
     def keep(item: Item) -> None:

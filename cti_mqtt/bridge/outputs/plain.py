@@ -1,7 +1,7 @@
 """The plain topics of the contract: everything as JSON below the base topic."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cti_mqtt import config
@@ -21,7 +21,6 @@ from cti_mqtt.bridge.bus import (
     Schedules,
     StaleReading,
 )
-from cti_mqtt.bridge.mqtt import PACKET_OVERHEAD
 from cti_mqtt.bridge.outbox import Message
 from cti_mqtt.bridge.topics import Topics
 
@@ -38,7 +37,7 @@ class PlainOutput:
         topics: names.
         boot: this run of the bridge.
         publish: where the messages go.
-        max_packet: the largest packet that the broker takes, None where it did not say.
+        deliver: where polls go, with their readings as JSON, one text a channel; None: nobody wants them.
     """
 
     def __init__(
@@ -47,14 +46,18 @@ class PlainOutput:
         topics: Topics,
         boot: str,
         publish: Callable[[Message], object],
-        max_packet: Callable[[], int | None],
+        deliver: Callable[[Poll, Sequence[bytes]], None] | None,
     ) -> None:
         self._settings = settings.publish
         self._cyclers: Mapping[str, config.Cycler] = settings.cyclers
         self._topics = topics
         self._boot = boot
         self._publish = publish
-        self._max_packet = max_packet
+        self._deliver = deliver
+
+    def follow(self, cyclers: Mapping[str, config.Cycler]) -> None:
+        """From now on these are the cyclers' settings."""
+        self._cyclers = cyclers
 
     def __call__(self, item: Item) -> None:  # noqa: C901  # a table: one line a kind
         """Publish what an item says."""
@@ -91,10 +94,8 @@ class PlainOutput:
         fragments = [payloads.fragment(reading) for reading in poll.readings]
         for reading, body in zip(poll.readings, fragments, strict=True):
             self._state(poll.cycler, reading, body)
-        if self._settings.readings:
-            topic = self._topics.cycler(poll.cycler, "readings")
-            for part in payloads.readings(poll.ts, self._boot, poll.seq, fragments, self._room(topic)):
-                self._publish(Message(topic, part, qos=1))
+        if self._deliver is not None:
+            self._deliver(poll, fragments)
 
     def _state(self, cycler: str, reading: Reading, body: bytes) -> None:
         if not self._settings.state:
@@ -108,12 +109,6 @@ class PlainOutput:
                 expiry_s=max(STATE_EXPIRY_S, math.ceil(10 * self._cyclers[cycler].poll_interval_s)),
             )
         )
-
-    def _room(self, topic: str) -> int | None:
-        """How large a payload may be."""
-        max_packet = self._max_packet()
-        limits = [self._settings.max_bytes, max_packet and max_packet - len(topic) - PACKET_OVERHEAD]
-        return min((limit for limit in limits if limit is not None), default=None)
 
     # --- the rest ---
 

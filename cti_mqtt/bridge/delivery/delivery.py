@@ -1,0 +1,113 @@
+"""From the poll to the broker's acknowledgement: no reading is lost on this way while disk or memory has room.
+
+Each poll is written to the journal first and sent when that is done, but never later than one interval: a slow disk
+holds nothing up. What the broker acknowledged is marked as delivered; what it did not is left to `backfill`, in the
+journal, or in memory where the disk does not take it.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from cti_mqtt.bridge.bus import Poll
+from cti_mqtt.bridge.delivery.marks import Marks
+from cti_mqtt.bridge.delivery.parcels import Parcel, WaitingRoom
+from cti_mqtt.bridge.delivery.sending import Sender
+from cti_mqtt.bridge.journal import Journal
+
+log = logging.getLogger(__name__)
+
+MAX_UNWRITTEN = 1000  # polls that wait for a disk which does not answer; the journal's own patience ends most before
+
+
+class Delivery:
+    """Takes each poll and sees to it that the broker gets it.
+
+    Args:
+        sender: sends one poll.
+        journal: where polls are on disk; None: nowhere.
+        marks: which polls of the journal are on their way, or have arrived.
+        waiting: where polls wait that are not on disk.
+        boot: this run of the bridge.
+        interval_s: how often a cycler is polled.
+        fell_behind: called when something has to be sent late.
+    """
+
+    def __init__(
+        self,
+        sender: Sender,
+        journal: Journal | None,
+        marks: Marks,
+        waiting: WaitingRoom,
+        boot: str,
+        interval_s: Callable[[str], float],
+        fell_behind: Callable[[], None],
+    ) -> None:
+        self._sender = sender
+        self._journal = journal
+        self._marks = marks
+        self._waiting = waiting
+        self._boot = boot
+        self._interval_s = interval_s
+        self._fell_behind = fell_behind
+        self._lines: defaultdict[str, deque[Parcel]] = defaultdict(deque)
+
+    def take(self, poll: Poll, fragments: Sequence[bytes]) -> None:
+        """A new poll: on record, and then to the broker."""
+        parcel = Parcel(poll.cycler, self._boot, poll.seq, poll.ts, tuple(fragments))
+        line = self._lines[poll.cycler]
+        line.append(parcel)
+        if self._journal is None:
+            parcel.written = True
+            self._send_line(line)
+            return
+        loop = asyncio.get_running_loop()
+        parcel.timer = loop.call_later(self._interval_s(poll.cycler), self._send_unwritten, line, parcel)
+        asked = self._journal.add(parcel.cycler, parcel.seq, parcel.ts, parcel.fragments)
+        asked.add_done_callback(partial(self._written, line, parcel))
+
+    # --- written ahead ---
+
+    def _written(self, line: "deque[Parcel]", parcel: Parcel, asked: "asyncio.Future[int]") -> None:
+        parcel.written = True
+        if not asked.cancelled() and asked.exception() is None:
+            parcel.number = asked.result()
+            self._marks.sending(parcel.number)
+        if parcel.timer is not None:
+            parcel.timer.cancel()
+        self._send_line(line)
+        self._conclude(parcel)
+
+    def _send_unwritten(self, line: "deque[Parcel]", parcel: Parcel) -> None:
+        """The disk takes longer than a poll: what waits up to here goes out now."""
+        while line and not parcel.sent:
+            self._send(line.popleft())
+
+    def _send_line(self, line: "deque[Parcel]") -> None:
+        """Send what is on record, in order."""
+        while line and line[0].written:
+            self._send(line.popleft())
+
+    # --- sent ---
+
+    def _send(self, parcel: Parcel) -> None:
+        parcel.sent = True
+        if not self._sender.send(parcel, partial(self._settled, parcel), historical=False):
+            self._settled(parcel, "the broker is not reached, or does not keep up")
+
+    def _settled(self, parcel: Parcel, failure: str | None) -> None:
+        parcel.settled, parcel.failure = True, failure
+        self._conclude(parcel)
+
+    def _conclude(self, parcel: Parcel) -> None:
+        """What is left to do once both are known: whether it is on disk, and whether the broker has it."""
+        if not (parcel.written and parcel.settled):
+            return
+        if parcel.number is not None:
+            self._marks.settled(parcel.number, delivered=parcel.failure is None)
+        elif parcel.failure is not None:
+            self._waiting.add(parcel)
+        if parcel.failure is not None:
+            self._fell_behind()
