@@ -15,6 +15,10 @@ import pytest
 from cti_mqtt import config
 from cti_mqtt.bridge.bus import Bus, Item, Result
 from cti_mqtt.bridge.commands import MAX_UNFINISHED, Commander
+from cti_mqtt.bridge.delivery import Replayer
+from cti_mqtt.bridge.delivery.marks import Marks
+from cti_mqtt.bridge.delivery.pace import Pace
+from cti_mqtt.bridge.delivery.sending import Sender
 from cti_mqtt.bridge.mqtt import Incoming
 from cti_mqtt.bridge.retained import RetainedGuard
 from cti_mqtt.bridge.station import Station
@@ -90,12 +94,15 @@ async def bench(**changes: Any) -> AsyncIterator[Bench]:
     guard = RetainedGuard(clock.monotonic, protocol_5=True)
     store = Store(None)
     await store.open()
-    post = ReadingsPost(
-        config.Config(cyclers={"arbin1": settings}), Topics("cti"), MqttLink(config.Mqtt(), lambda _: None), bus, clock,
-        "b0", lambda _: 1.0,
-    )  # fmt: skip
+    replayer = Replayer(
+        Sender(Topics("cti"), lambda message, settled: False, None, lambda: None),
+        None,
+        Marks(None),
+        Pace(1),
+        lambda: False,
+    )
     commander = Commander(
-        Topics("cti"), {"arbin1": station}, bus, clock, guard, cleared.append, store, lambda: True, post.replayer
+        Topics("cti"), {"arbin1": station}, bus, clock, guard, cleared.append, store, lambda: True, replayer
     )
     it = Bench(commander, station, clock, cleared=cleared)
 
