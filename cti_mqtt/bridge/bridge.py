@@ -17,6 +17,7 @@ from cti_mqtt.bridge.bus import Bus, CyclerState, Happening, Item
 from cti_mqtt.bridge.clock import Clock, SystemClock, stamp
 from cti_mqtt.bridge.commands import Commander
 from cti_mqtt.bridge.health import HealthWatch
+from cti_mqtt.bridge.monitoring import Monitoring
 from cti_mqtt.bridge.mqtt import Incoming, MqttLink, Subscription
 from cti_mqtt.bridge.outbox import Message
 from cti_mqtt.bridge.outputs.plain import OFFLINE, PlainOutput
@@ -93,6 +94,9 @@ class Bridge:
             self._store,
             may_act=lambda: not self._presence.standing_down,
         )
+        self._monitoring = Monitoring(
+            settings.http, lambda: self._health.current(), lambda: self._link.connected or bool(self._link.failure)
+        )
         self._health = HealthWatch(
             self._stations,
             self._link,
@@ -102,7 +106,7 @@ class Bridge:
             boot=self._boot,
             started_at=self._started_at,
             interval_s=settings.health_interval_s,
-            more_reasons=self._presence.reasons,
+            more_reasons=lambda: [*self._presence.reasons(), *self._monitoring.reasons()],
         )
         self.bus.subscribe(self._follow)
 
@@ -153,6 +157,7 @@ class Bridge:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._commander.run(), name="commands")
             tasks.create_task(self._health.run(), name="health")
+            tasks.create_task(self._monitoring.run(), name="monitoring")
             for name, station in self._stations.items():
                 tasks.create_task(station.run(), name=name)
 

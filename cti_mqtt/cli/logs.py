@@ -1,10 +1,12 @@
-"""Logging for a person or for a machine."""
+"""Logging for a person or for a machine; what repeats itself is told in bounds."""
 
 import json
 import logging
 import sys
 import time
 from enum import StrEnum
+
+from cti_mqtt.cli.repeats import RepeatLimit
 
 
 class LogFormat(StrEnum):
@@ -39,7 +41,7 @@ class _JsonFormatter(logging.Formatter):
 
 
 def set_up(level: LogLevel, log_format: LogFormat) -> None:
-    """Log to standard error."""
+    """Log to standard error; from `info` on, what repeats itself is summed up (see `RepeatLimit`)."""
     handler = logging.StreamHandler(sys.stderr)
     formatter: logging.Formatter
     if log_format is LogFormat.JSON:
@@ -49,6 +51,6 @@ def set_up(level: LogLevel, log_format: LogFormat) -> None:
         formatter = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     handler.setFormatter(formatter)
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [RepeatLimit(handler)]
     root.setLevel(logging.WARNING)
     logging.getLogger("cti_mqtt").setLevel(level.value.upper())

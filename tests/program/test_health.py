@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import pytest
 
 from cti_mqtt.bridge.clock import stamp
 from cti_mqtt.cli.health import Heard, reasons_against
-from tests.support.brokers import HOST, free_port
+from tests.support.brokers import HOST, MOSQUITTO_5, broker_of_kind, free_port, needs_mosquitto
 from tests.support.observer import Observer
+from tests.support.processes import program
 from tests.support.programs import running_demo
+from tests.support.rig import PASSWORD, simulated
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -98,6 +101,27 @@ async def test_healthy_and_not(port: int, tmp_path: Path) -> None:
         observer.say("bridge/availability", b"offline", retain=True)
         await observer.until(lambda: len(observer.heard) >= 4)
         assert await run_health(config) == (1, "", "not healthy: the bridge is offline\n")
+
+
+@needs_mosquitto
+async def test_a_real_bridge(tmp_path: Path) -> None:
+    """As in the container: the program asks with the configuration that the bridge runs with."""
+    config = tmp_path / "config.yaml"
+    async with broker_of_kind(MOSQUITTO_5, tmp_path) as port, AsyncExitStack() as cyclers:
+        server = await cyclers.enter_async_context(simulated(2))
+        config.write_text(
+            f"health_interval_s: 1\nmqtt: {{host: {HOST}, port: {port}, client_id: bridge}}\n"
+            f"cyclers: {{arbin1: {{host: {HOST}, port: {server.port}, username: admin, password: {PASSWORD}}}}}\n"
+        )
+        async with program("run", "-c", str(config)) as bridge, Observer.connect(port, 5) as observer:
+            await observer.wait("bridge/availability", lambda heard: heard.payload == b"online")
+            await observer.wait("bridge/health", lambda heard: heard.json["healthy"])
+            assert await run_health(config) == (0, "healthy\n", "")
+            await cyclers.aclose()
+            await observer.wait("bridge/health", lambda heard: "arbin1: not connected" in heard.json["reasons"])
+            assert await run_health(config) == (1, "", "not healthy: arbin1: not connected\n")
+            assert await bridge.end() == 0
+            assert await run_health(config) == (1, "", "not healthy: the bridge is offline\n")
 
 
 async def test_no_bridge(port: int, tmp_path: Path) -> None:
