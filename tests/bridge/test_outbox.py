@@ -1,8 +1,10 @@
 """What waits for the broker: kinds, order, bounds."""
 
+from typing import Any
+
 import pytest
 
-from cti_mqtt.bridge.outbox import MOST_LOSSES, Message, Outbox
+from cti_mqtt.bridge.outbox import LARGE, MOST_LOSSES, Message, Outbox
 
 
 class Line:
@@ -11,12 +13,17 @@ class Line:
     def __init__(self, room: int = 0) -> None:
         self.room = room
         self.sent: list[str] = []
-        self.outbox = Outbox(lambda: self.room > 0, self.take, max_backlog_bytes=30)
+        self.outbox = Outbox(lambda _message: self.room > 0, self.take, max_backlog_bytes=30)
 
     def take(self, message: Message) -> bool:
         self.room -= 1
         self.sent.append(f"{message.topic}={message.payload.decode()}")
         return True
+
+
+def _sent(sent: list[Any], what: Any) -> bool:
+    sent.append(what)
+    return True
 
 
 def reading(text: str) -> Message:
@@ -122,8 +129,80 @@ def test_a_message_that_costs_every_connection_is_given_up() -> None:
     assert (line.sent, line.outbox.dropped) == (["r=good"], 1)
 
 
+def test_a_retained_message_that_costs_every_connection_is_given_up_if_it_is_large() -> None:
+    why: list[str] = []
+    sent: list[Message] = []
+    outbox = Outbox(
+        lambda _message: True,
+        lambda message: _sent(sent, message),
+        on_drop=lambda _n, text: why.append(text),
+    )
+    outbox.put(retained("large", "x" * (LARGE + 1)))
+    outbox.put(retained("small", "x"))
+    for _ in range(3 * MOST_LOSSES):
+        outbox.take_back(sent)
+        sent.clear()
+        outbox.begin_anew()
+        outbox.drain()
+    assert [message.topic for message in sent] == ["small"]
+    assert outbox.dropped == 1
+    assert why == [f"{MOST_LOSSES} connections were lost over it; it was for large"]
+
+
+def test_what_is_kept_of_retained_topics_is_bounded() -> None:
+    sent: list[str] = []
+    why: list[str] = []
+    outbox = Outbox(
+        lambda _message: True,
+        lambda message: _sent(sent, message.topic),
+        max_retained_bytes=10,
+        on_drop=lambda _n, text: why.append(text),
+    )
+    for topic in "abc":
+        outbox.put(retained(topic, "1234"))
+    assert sent == ["a", "b", "c"]  # published all the same
+    outbox.put(retained("a", "123456789"))  # no room: and the old one must not come back after it
+    outbox.begin_anew()
+    outbox.drain()
+    assert sent[4:] == ["b"]
+    outbox._is_open = lambda _message: False
+    outbox.put(retained("d", "12345678"))
+    assert (outbox.dropped, why) == (1, ["too many retained topics to keep another; it was d"])
+
+
+def test_many_small_messages_are_bounded_by_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cti_mqtt.bridge.outbox.MAX_BACKLOG", 3)
+    line = Line()
+    for number in range(5):
+        line.outbox.put(reading(str(number)))
+    assert (len(line.outbox), line.outbox.dropped) == (3, 2)
+
+
+def test_what_is_forgotten_does_not_come_back() -> None:
+    line = Line()
+    line.outbox.put(retained("a", "1"))
+    assert line.outbox.waits("a")
+    line.outbox.forget("a")
+    assert not line.outbox.waits("a")
+    line.room = 9
+    line.outbox.begin_anew()
+    line.outbox.drain()
+    assert line.sent == []
+
+
+def test_it_hands_over_so_many_at_a_time() -> None:
+    line = Line(9)
+    for topic in "abc":
+        line.outbox.put(retained(topic, "1"))
+    line.outbox.begin_anew()
+    assert line.outbox.drain(2)
+    assert len(line.outbox) == 1
+    assert not line.outbox.drain(2)
+    assert len(line.outbox) == 0
+
+
 def test_a_line_that_refuses_leaves_everything_waiting() -> None:
-    outbox = Outbox(lambda: True, lambda _message: False)
+    outbox = Outbox(lambda _message: True, lambda _message: False)
     outbox.put(retained("t", "a"))
     outbox.put(reading("0"))
     outbox.drain()

@@ -9,20 +9,18 @@ import asyncio
 import contextlib
 import logging
 import random
-import socket
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from paho.mqtt.client import Client
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
+from paho.mqtt.enums import MQTTErrorCode
 
 from cti_mqtt.bridge.mqtt.driver import Driver
-from cti_mqtt.bridge.mqtt.reading import LONGEST_COMMAND, ReadingClient
+from cti_mqtt.bridge.mqtt.outgoing import connect, make_client, packet_size, publish
+from cti_mqtt.bridge.mqtt.reading import ReadingClient
+from cti_mqtt.bridge.mqtt.reasons import Refusal
 from cti_mqtt.bridge.mqtt.session import (
     Callbacks,
     Incoming,
@@ -33,23 +31,25 @@ from cti_mqtt.bridge.mqtt.session import (
     part,
     settle,
     subscribe_options,
+    tell,
 )
-from cti_mqtt.bridge.mqtt.takeover import Takeovers
+from cti_mqtt.bridge.mqtt.takeover import SHORT_LIFE_S, Takeovers
+from cti_mqtt.bridge.mqtt.troubles import Troubles
 from cti_mqtt.bridge.outbox import Message, Outbox
 from cti_mqtt.client import Backoff
-from cti_mqtt.config import Mqtt, missing_files
+from cti_mqtt.config import Mqtt
 
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
 LONGEST_WAIT_S = 30.0  # a broker that comes back is wanted soon
 TAKEN_WAIT_S = (20.0, 40.0)  # at least and at most, where another client has our client id: no use to fight for it
+PATIENT_WAIT_S = (30.0, 60.0)  # the same, where the broker has too much to do, or sends us away
 LASTED_S = 1.0  # a connection that did, and ended for what we could not read, is wanted again at once
 DRAIN_INTERVAL_S = 0.05
 FLUSH_CHECK_S = 0.01
 NO_ANSWER = f"it did not answer a subscription within {CONNECT_TIMEOUT_S:g} s"
 TOO_LARGE = "Packet too large"  # as MQTT 5 calls it
-PACKET_OVERHEAD = 64  # fixed header, packet id and properties, generously
 
 
 class MqttLink:
@@ -65,8 +65,12 @@ class MqttLink:
         on_commands: called in the event loop when the broker has confirmed the subscriptions to `commands`; after a
             reconnection behind `on_state`.
         on_taken: called in the event loop with a text when another client took the place of this one, or seems to.
+        on_fault: called in the event loop with the type of an event and its message: what the broker refused, why it
+            ended a connection, what was dropped; the same fault not more than once a minute.
+        on_retained: called with the topic of each retained message, before it is published; not for empty ones.
         backoff: how long to wait between attempts.
         taken_wait_s: how long to wait, at least and at most, after another client took the place of this one.
+        patient_wait_s: the same after the broker was too busy for us, or sent us away.
     """
 
     def __init__(
@@ -80,8 +84,11 @@ class MqttLink:
         on_state: Callable[[bool, str], None] = lambda _connected, _text: None,
         on_commands: Callable[[], None] = lambda: None,
         on_taken: Callable[[str], None] = lambda _text: None,
+        on_fault: Callable[[str, str], None] = lambda _kind, _text: None,
+        on_retained: Callable[[str], None] = lambda _topic: None,
         backoff: Backoff | None = None,
         taken_wait_s: tuple[float, float] = TAKEN_WAIT_S,
+        patient_wait_s: tuple[float, float] = PATIENT_WAIT_S,
     ) -> None:
         self._settings = settings
         self._on_message = on_message
@@ -93,11 +100,14 @@ class MqttLink:
         self._on_commands = on_commands
         self._on_taken = on_taken
         self._backoff = backoff or Backoff(longest_s=LONGEST_WAIT_S)
+        self._on_retained = on_retained
         self._taken_wait_s = taken_wait_s
+        self._patient_wait_s = patient_wait_s
+        self._troubles = Troubles(on_fault)
         self._takeovers = Takeovers()
         self._client: Client | None = None
         self._session: Session | None = None
-        self._outbox = Outbox(self._is_open, self._hand_over)
+        self._outbox = Outbox(self._is_open, self._hand_over, on_drop=self._troubles.dropped)
         self._draining = False
         self._ready = asyncio.Event()
         self._failure = ""
@@ -122,6 +132,11 @@ class MqttLink:
         return self._failure
 
     @property
+    def faults(self) -> list[str]:
+        """What went wrong between us and the broker a short while ago, though there may be a connection."""
+        return self._troubles.standing
+
+    @property
     def queue(self) -> int:
         """Messages that the broker has not got yet."""
         return len(self._outbox) + (self._session.in_paho() if self._session else 0)
@@ -140,6 +155,8 @@ class MqttLink:
 
     def publish(self, message: Message) -> bool:
         """Publish, now or as soon as possible; whether it was now."""
+        if message.retain and message.payload:
+            self._on_retained(message.topic)
         handed_over = self._outbox.put(message)
         if not handed_over:
             self._drain_soon()
@@ -149,34 +166,41 @@ class MqttLink:
         """Publish now or not at all; whether it was handed over.
 
         Args:
-            message: of QoS 1; what becomes of it if not is the caller's business.
-            settled: called once, if it was handed over.
+            message: of QoS 1, not retained; what becomes of it if not is the caller's business.
+            settled: called once, if it was handed over; with `SUSPECT` where the message may be why the connection was
+                lost, so that the caller can give it up after some of these.
         """
-        return self._is_open() and self._hand_over(replace(message, keep=False), settled)
+        message = replace(message, keep=False)
+        return self._is_open(message) and self._hand_over(message, settled)
 
-    def _is_open(self) -> bool:
-        return self._session is not None and self._client is not None and not self._session.congested
+    def retract(self, topic: str, settled: Settled) -> bool:
+        """Clear a retained topic now or not at all, and publish it no more; whether that was handed over.
+
+        Not while the last message of that topic still waits: what it says is to be seen first.
+        """
+        clear = Message(topic, b"", retain=True, keep=False)
+        if self._outbox.waits(topic) or not self._is_open(clear):
+            return False
+        self._outbox.forget(topic)
+        return self._hand_over(clear, settled)
+
+    def forget(self, topic: str) -> None:
+        """Publish a retained topic no more, and leave at the broker what is there."""
+        self._outbox.forget(topic)
+
+    def _is_open(self, message: Message) -> bool:
+        session = self._session
+        return session is not None and self._client is not None and session.has_room(urgent=message.urgent)
 
     def _hand_over(self, message: Message, settled: Settled | None = None) -> bool:
         """Give a message to paho; whether nothing is left to do about it."""
         client, session = self._client, self._session
         if client is None or session is None:
             return False
-        size = len(message.payload) + len(message.topic.encode()) + len(message.correlation or b"") + PACKET_OVERHEAD
-        if session.max_packet and size > session.max_packet:
-            self._outbox.dropped += settled is None
-            log.warning(
-                "not published: %d bytes on %s are more than the broker takes (%d)",
-                len(message.payload),
-                message.topic,
-                session.max_packet,
-            )
-            if settled is not None:
-                settled(TOO_LARGE)
+        if session.max_packet and packet_size(message) > session.max_packet:
+            self._too_large(message, session.max_packet, settled)
             return True
-        info = client.publish(
-            message.topic, message.payload, message.qos, message.retain, properties=self._properties(message)
-        )
+        info = publish(client, message, protocol_5=self.protocol_5)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             return False
         session.hand_over(info, message)
@@ -186,15 +210,16 @@ class MqttLink:
             session.driver.write()
         return True
 
-    def _properties(self, message: Message) -> Properties | None:
-        if not self.protocol_5 or (message.expiry_s is None and message.correlation is None):
-            return None
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        if message.expiry_s is not None:
-            properties.MessageExpiryInterval = message.expiry_s
-        if message.correlation is not None:
-            properties.CorrelationData = message.correlation
-        return properties
+    def _too_large(self, message: Message, most: int, settled: Settled | None) -> None:
+        if settled is not None:
+            tell(settled, TOO_LARGE)
+        else:
+            self._outbox.dropped += 1
+            self._troubles.too_large(message, most)
+
+    def _refused(self, message: Message, refusal: Refusal) -> None:
+        self._outbox.dropped += 1
+        self._troubles.refused(message, refusal)
 
     def _drain_soon(self) -> None:
         if self._client and not self._draining:
@@ -203,8 +228,10 @@ class MqttLink:
 
     def _drain(self) -> None:
         self._draining = False
-        self._outbox.drain()
-        if len(self._outbox):
+        if self._outbox.drain():
+            self._draining = True
+            asyncio.get_running_loop().call_soon(self._drain)
+        elif len(self._outbox):
             self._drain_soon()
 
     async def flush(self, timeout_s: float) -> None:
@@ -222,8 +249,8 @@ class MqttLink:
         while True:
             session = Session(loop.create_future(), loop.create_future(), loop.create_future())
             reason = await self._one_session(session)
+            self._troubles.lost(session, reason, news=reason != self._failure)
             if reason != self._failure:
-                log.warning("MQTT: %s", reason)
                 self._on_state(False, reason)  # noqa: FBT003  # the callback's one argument
             self._failure = reason
             await asyncio.sleep(self._wait_s(session))
@@ -231,6 +258,8 @@ class MqttLink:
     def _wait_s(self, session: Session) -> float:
         if session.taken:
             return random.uniform(*self._taken_wait_s)  # noqa: S311  # jitter, no secret
+        if session.refusal and session.refusal.patient:
+            return random.uniform(*self._patient_wait_s)  # noqa: S311  # and so here
         if session.unreadable and session.lasted_s >= LASTED_S:
             return 0.0
         return self._backoff.next_s()
@@ -241,7 +270,7 @@ class MqttLink:
         try:
             client = self._make_client(session)
             driver = session.driver = Driver(client, session.stumble)
-            await asyncio.to_thread(self._connect, client)
+            await asyncio.to_thread(connect, client, self._settings)
         except (OSError, ssl.SSLError, ValueError) as error:
             self._takeovers.not_accepted()
             return f"cannot connect to the broker at {where}: {error}"
@@ -274,7 +303,8 @@ class MqttLink:
         reason = await session.lost
         session.lasted_s = loop.time() - began
         self._judge(session)
-        if not self._takeovers.suspected:
+        sent_away = session.refusal is not None and session.lasted_s < SHORT_LIFE_S
+        if not self._takeovers.suspected and not sent_away:
             self._backoff.reset()
         return f"lost the broker at {where}: {reason}"
 
@@ -282,44 +312,16 @@ class MqttLink:
         """Whether another client has our client id; what we could not read ourselves says nothing about that."""
         if session.unreadable:
             return
-        if text := self._takeovers.ended(session.lasted_s, taken=session.taken, goodbye=session.goodbye):
+        if text := self._takeovers.ended(session.lasted_s, taken=session.taken, goodbye=session.refusal is not None):
             log.error("MQTT: %s", text)
             self._on_taken(text)
 
     def _make_client(self, session: Session) -> ReadingClient:
-        settings = self._settings
-        client = ReadingClient(
-            CallbackAPIVersion.VERSION2,
-            client_id=settings.client_id,
-            clean_session=None if self.protocol_5 else True,
-            protocol=MQTTProtocolVersion.MQTTv5 if self.protocol_5 else MQTTProtocolVersion.MQTTv311,
-            reconnect_on_failure=False,
+        client = make_client(
+            self._settings, self._will, hears_commands=bool(self._commands), timeout_s=CONNECT_TIMEOUT_S
         )
-        client.connect_timeout = CONNECT_TIMEOUT_S
-        client.longest = LONGEST_COMMAND if self._commands else None
-        if settings.username is not None:
-            password = settings.password.get_secret_value() if settings.password else None
-            client.username_pw_set(settings.username, password)
-        if problems := missing_files(settings):
-            raise ValueError("; ".join(problems))
-        if settings.tls is not None:
-            files = {key: None if value is None else str(value) for key, value in settings.tls}
-            client.tls_set(files["ca_file"], files["cert_file"], files["key_file"])
-        if self._will:
-            client.will_set(self._will.topic, self._will.payload, self._will.qos, self._will.retain)
-        client.on_socket_open = _send_at_once
-        Callbacks(client, session, asyncio.get_running_loop(), self._deliver).install()
+        Callbacks(client, session, asyncio.get_running_loop(), self._deliver, self._refused).install()
         return client
-
-    def _connect(self, client: Client) -> None:
-        """Blocking; runs in a thread."""
-        settings = self._settings
-        if not self.protocol_5:
-            client.connect(settings.host, settings.port, settings.keepalive_s)
-            return
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = 0
-        client.connect(settings.host, settings.port, settings.keepalive_s, clean_start=True, properties=properties)
 
     async def _subscribe(self, client: Client, session: Session) -> str | None:
         """Ask for all subscriptions that are wanted; what the broker has against them."""
@@ -366,8 +368,6 @@ class MqttLink:
         if heard_commands != self._hears_commands:  # switched while it connected
             self._switch_commands(client, session)
         self._failure = ""
-        if not self._takeovers.suspected:
-            self._backoff.reset()
         log.info("MQTT: connected to %s", where)
         self._outbox.begin_anew()
         self._outbox.drain()
@@ -383,19 +383,13 @@ class MqttLink:
     def _deliver(self, session: Session, incoming: Incoming) -> None:
         if session.early is None:
             self._on_message(incoming)
-        else:
-            session.early.append(incoming)
+        elif not session.keep_early(incoming):
+            self._troubles.unheard(incoming.topic)
 
     def _end(self, session: Session) -> None:
         self._ready.clear()
         self._client = None
         if self._session is session:
             self._session = None
-            session.give_back("the connection to the broker ended")
+            session.give_back()
             self._outbox.take_back(message for info, message in session.pending if not info.is_published())
-
-
-def _send_at_once(client: Client, userdata: object, sock: Any) -> None:
-    """A result must not wait for the broker to acknowledge what went before it (Nagle's algorithm: 40 ms)."""
-    del client, userdata
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -5,6 +5,7 @@ from typing import Any
 from paho.mqtt import properties
 from paho.mqtt.client import Client
 from paho.mqtt.exception import MalformedPacket
+from paho.mqtt.reasoncodes import ReasonCode
 
 LONGEST_COMMAND = 256 * 1024  # of a packet, in bytes; four times as much as any command may have
 CHUNK = 64 * 1024  # of the socket, in bytes
@@ -31,6 +32,14 @@ class ReadingClient(Client):
             del packet[self.longest :]
         return super()._sock_recv(min(bufsize, CHUNK))
 
+    def limit_in_flight(self, most: int) -> None:
+        """Inside `on_connect`: send no more messages at once than the broker takes before it acknowledges one.
+
+        paho does not look at what CONNACK says of it, so the broker would hang up; paho's own setter is for the time
+        before the connection only.
+        """
+        self._max_inflight_messages = most
+
     def payload_of(self, payload: bytes) -> bytes:
         """Inside `on_message`: the payload; of a message that was cut `longest` bytes at least, so that it is seen."""
         if self.longest is None or self._in_packet["remaining_length"] == len(self._in_packet["packet"]):
@@ -56,3 +65,23 @@ def _read_utf(buffer: bytes, maxlen: int) -> tuple[str, int]:
 
 # Without this, whoever may publish where we hear something could cut our connection, again and again.
 properties.readUTF = _read_utf
+
+
+def _unpack_reason(reason: ReasonCode, buffer: bytes | bytearray) -> int:
+    """A reason, and how many bytes it took; any, though MQTT 5 does not list it for that packet.
+
+    Mosquitto 2.0.11 answers a message beyond its message_size_limit with a PUBACK that says "Packet too large". For
+    paho that is a protocol error, so the connection was lost, and, with the message published again, the next one.
+    """
+    reason.value = buffer[0]
+    return 1
+
+
+def _name_of_reason(reason: ReasonCode) -> str:
+    names = reason.names.get(reason.value, {})
+    listed = (name for name, packets in names.items() if reason.packetType in packets)
+    return next(listed, next(iter(names), "Unknown reason"))
+
+
+_reason_code: Any = ReasonCode
+_reason_code.unpack, _reason_code.getName = _unpack_reason, _name_of_reason

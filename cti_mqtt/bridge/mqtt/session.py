@@ -17,14 +17,20 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from cti_mqtt.bridge.mqtt.driver import Driver
 from cti_mqtt.bridge.mqtt.reading import ReadingClient
+from cti_mqtt.bridge.mqtt.reasons import SESSION_TAKEN_OVER, Refusal
 from cti_mqtt.bridge.outbox import Message
 
 log = logging.getLogger(__name__)
 
-MAX_IN_PAHO = 5000  # messages that paho holds; beyond, the rules above apply
+MAX_IN_PAHO = 5000  # messages that paho holds; beyond, the rules of `outbox` apply
 MAX_BYTES_IN_PAHO = 16 * 1024 * 1024
+MOST_IN_PAHO = 2 * MAX_IN_PAHO  # with those for which somebody waits
+MAX_EARLY = 5000  # messages that came before we were ready to answer
+MAX_EARLY_BYTES = 16 * 1024 * 1024
+IN_FLIGHT = 20  # messages that the broker may leave unacknowledged; fewer where it says so
 GOODBYE_S = 2.0  # for an orderly end; then the socket is cut
-SESSION_TAKEN_OVER = 0x8E  # why a broker ends a connection: another client came with the same client id (MQTT 5)
+LOST = "the connection to the broker ended"
+SUSPECT = "the connection to the broker ended, and of what it had not acknowledged this was the oldest"
 PROTOCOL_ERROR = 0x82  # what paho says of bytes that it cannot read
 RETAIN_ONLY_LIVE = 2  # retain handling: the broker sends no stored message
 
@@ -63,8 +69,7 @@ class Session:
 
     Attributes:
         lost: why it ended.
-        goodbye: whether the broker gave a reason when it ended it (MQTT 5).
-        taken: whether that was that another client took its place.
+        refusal: the reason that the broker gave when it did not accept or ended it.
         unreadable: whether something came that paho could not read: then broker and network are well.
         lasted_s: from being accepted on, once it is over.
         answers: who waits for the broker's answer to which subscription; called with what it has against it, or None.
@@ -75,8 +80,7 @@ class Session:
     connected: asyncio.Future[tuple[bool, str]]
     lost: asyncio.Future[str]
     subscribed: asyncio.Future[str | None]
-    goodbye: bool = False
-    taken: bool = False
+    refusal: Refusal | None = None
     unreadable: bool = False
     lasted_s: float = 0.0
     answers: dict[int, Callable[[str | None], None]] = field(default_factory=dict)
@@ -85,7 +89,21 @@ class Session:
     pending_bytes: int = 0
     offered: dict[int, Settled] = field(default_factory=dict)
     early: list[Incoming] | None = field(default_factory=list)
+    early_bytes: int = 0
     driver: Driver | None = None
+
+    @property
+    def taken(self) -> bool:
+        """Whether it ended because another client took its place."""
+        return self.refusal is not None and self.refusal.code == SESSION_TAKEN_OVER
+
+    def keep_early(self, incoming: Incoming) -> bool:
+        """Keep a message until we are ready; whether there was room."""
+        if self.early is None or len(self.early) >= MAX_EARLY or self.early_bytes >= MAX_EARLY_BYTES:
+            return False
+        self.early.append(incoming)
+        self.early_bytes += len(incoming.payload)
+        return True
 
     def hand_over(self, info: MQTTMessageInfo, message: Message) -> None:
         """Remember that paho has it."""
@@ -94,14 +112,19 @@ class Session:
 
     def settle_offer(self, mid: int, problem: str | None) -> None:
         """What became of a message that somebody wants to hear about."""
-        if told := self.offered.pop(mid, None):
-            told(problem)
+        if settled := self.offered.pop(mid, None):
+            tell(settled, problem)
 
-    def give_back(self, reason: str) -> None:
-        """No more acknowledgements will come."""
+    def give_back(self) -> None:
+        """No more acknowledgements will come. The oldest may be why: whoever offers it again should count that."""
+        oldest = next((info.mid for info, message in self.pending if message.qos and not info.is_published()), None)
         offered, self.offered = self.offered, {}
-        for told in offered.values():
-            told(reason)
+        for mid, settled in offered.items():
+            tell(settled, SUSPECT if mid == oldest else LOST)
+
+    def unacknowledged(self, mid: int) -> Message | None:
+        """The message that was sent under this number."""
+        return next((each for info, each in self.pending if info.mid == mid and not info.is_published()), None)
 
     def answer(self, mid: int, problem: str | None) -> None:
         """The broker answered a subscription."""
@@ -125,10 +148,10 @@ class Session:
             self.pending_bytes -= len(self.pending.popleft()[1].payload)
         return len(self.pending)
 
-    @property
-    def congested(self) -> bool:
-        """Whether paho holds enough."""
-        return self.in_paho() >= MAX_IN_PAHO or self.pending_bytes >= MAX_BYTES_IN_PAHO
+    def has_room(self, *, urgent: bool) -> bool:
+        """Whether paho holds less than enough; there is more room for what somebody waits for."""
+        more = MOST_IN_PAHO // MAX_IN_PAHO if urgent else 1
+        return self.in_paho() < more * MAX_IN_PAHO and self.pending_bytes < more * MAX_BYTES_IN_PAHO
 
 
 def subscribe_options(subscription: Subscription) -> SubscribeOptions:
@@ -169,11 +192,13 @@ class Callbacks:
         session: Session,
         loop: asyncio.AbstractEventLoop,
         deliver: Callable[[Session, Incoming], None],
+        refused: Callable[[Message, Refusal], None],
     ) -> None:
         self._client = client
         self._session = session
         self._loop = loop
         self._deliver = deliver
+        self._refused = refused
 
     def install(self) -> None:
         """Make the client call these."""
@@ -191,27 +216,40 @@ class Callbacks:
         self, client: Client, userdata: Any, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
     ) -> None:
         self._session.max_packet = getattr(properties, "MaximumPacketSize", None)
-        self._call(settle, self._session.connected, (not reason.is_failure, str(reason)))
+        at_once = getattr(properties, "ReceiveMaximum", IN_FLIGHT)
+        self._client.limit_in_flight(min(at_once, IN_FLIGHT))
+        if not reason.is_failure:
+            self._call(settle, self._session.connected, (True, ""))
+            return
+        self._session.refusal = _refusal(reason, properties)
+        self._call(settle, self._session.connected, (False, self._session.refusal.text))
 
     def _on_disconnect(
         self, client: Client, userdata: Any, flags: DisconnectFlags, reason: ReasonCode, properties: Properties | None
     ) -> None:
-        text = "the connection broke" if str(reason) == "Unspecified error" else str(reason)
-        self._session.goodbye = flags.is_disconnect_packet_from_server
-        self._session.unreadable = not self._session.goodbye and reason.value == PROTOCOL_ERROR
-        self._session.taken = self._session.goodbye and reason.value == SESSION_TAKEN_OVER
-        self._call(self._session.end, text)
+        session = self._session
+        if flags.is_disconnect_packet_from_server:
+            session.refusal = _refusal(reason, properties)
+            self._call(session.end, session.refusal.text)
+            return
+        session.unreadable = reason.value == PROTOCOL_ERROR
+        self._call(session.end, "the connection broke" if str(reason) == "Unspecified error" else str(reason))
 
     def _on_subscribe(
         self, client: Client, userdata: Any, mid: int, reasons: list[ReasonCode], properties: Properties | None
     ) -> None:
-        refused = next((str(reason) for reason in reasons if reason.is_failure), None)
-        self._call(self._session.answer, mid, refused)
+        refused = next((_refusal(reason, properties) for reason in reasons if reason.is_failure), None)
+        if refused:
+            self._session.refusal = refused
+        self._call(self._session.answer, mid, refused.text if refused else None)
 
     def _on_publish(
         self, client: Client, userdata: Any, mid: int, reason: ReasonCode, properties: Properties | None
     ) -> None:
-        self._session.settle_offer(mid, str(reason) if reason.is_failure else None)
+        session = self._session
+        if reason.is_failure and mid not in session.offered and (message := session.unacknowledged(mid)):
+            self._refused(message, _refusal(reason, properties))
+        session.settle_offer(mid, str(reason) if reason.is_failure else None)
 
     def _on_message(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
         try:
@@ -230,6 +268,19 @@ class Callbacks:
         )
         # At once: what is done about it begins before its receipt is acknowledged.
         guarded(partial(self._deliver, self._session), incoming)
+
+
+def _refusal(reason: ReasonCode, properties: Properties | None) -> Refusal:
+    reference, remark = (getattr(properties, name, None) for name in ("ServerReference", "ReasonString"))
+    return Refusal(reason.value, str(reason), reference, remark)
+
+
+def tell(settled: Settled, problem: str | None) -> None:
+    """Say what became of a message; paho must not stumble over a bug of whoever is told."""
+    try:
+        settled(problem)
+    except Exception:
+        log.exception("MQTT: what follows from a message that was sent")
 
 
 def guarded(deliver: Callable[[Incoming], None], incoming: Incoming) -> None:
