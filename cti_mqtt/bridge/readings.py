@@ -23,11 +23,15 @@ class ReadingBook:
         bus: where everything is published.
         clock: stamps and ages.
         variables: is told when a test begins.
+
+    Attributes:
+        interval_s: may be set anew; ages count by it.
+        polls: how many brought at least one reading.
     """
 
     def __init__(self, cycler: str, interval_s: float, bus: Bus, clock: Clock, variables: VariableBook) -> None:
         self._cycler = cycler
-        self._interval_s = interval_s
+        self.interval_s = interval_s
         self._bus = bus
         self._clock = clock
         self._latest: dict[int, Reading] = {}
@@ -51,7 +55,7 @@ class ReadingBook:
         reading, age_s = self._latest.get(channel), self.age_s(channel)
         if reading is None or age_s is None or reading.quality is not Quality.GOOD:
             return None
-        return reading if age_s < FRESH_INTERVALS * self._interval_s else None
+        return reading if age_s < FRESH_INTERVALS * self.interval_s else None
 
     def asked_after(self, moment_s: float, channel: int) -> Reading | None:
         """The last reading of a channel if it was asked for after a monotonic time, so after what was sent before."""
@@ -107,7 +111,7 @@ class ReadingBook:
         now = self._clock.monotonic()
         for channel, heard_at in self._heard_at.items():
             reading = self._latest[channel]
-            if now - heard_at <= STALE_INTERVALS * self._interval_s or reading.quality is Quality.STALE:
+            if now - heard_at <= STALE_INTERVALS * self.interval_s or reading.quality is Quality.STALE:
                 continue
             self._latest[channel] = stale = replace(reading, quality=Quality.STALE)
             self._bus.publish(StaleReading(self._cycler, stale))
@@ -120,6 +124,17 @@ class ReadingBook:
             if channel not in self._availability:
                 self._set_availability(channel, Availability.OFFLINE)
                 self._variables.publish(channel)
+
+    def keep_only(self, channels: range) -> None:
+        """The cycler has no others any more: what is known of them is marked stale now, and forgotten."""
+        for channel in [channel for channel in self._availability if channel not in channels]:
+            self._set_availability(channel, Availability.OFFLINE)
+            del self._availability[channel]
+            self._heard_at.pop(channel, None)
+            self._asked_at.pop(channel, None)
+            reading = self._latest.pop(channel, None)
+            if reading and reading.quality is not Quality.STALE:
+                self._bus.publish(StaleReading(self._cycler, replace(reading, quality=Quality.STALE)))
 
     def offline(self) -> None:
         """The cycler has gone, and its channels with it."""

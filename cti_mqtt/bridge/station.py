@@ -3,15 +3,17 @@
 import asyncio
 import logging
 import math
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cti_mqtt import config
-from cti_mqtt.bridge.bus import Bus, CyclerState, Happening, Schedules
-from cti_mqtt.bridge.clock import Clock, stamp
+from cti_mqtt.bridge.bus import Bus, CyclerState, Schedules
+from cti_mqtt.bridge.clock import Clock
+from cti_mqtt.bridge.notices import Notices
 from cti_mqtt.bridge.readings import ReadingBook
+from cti_mqtt.bridge.troubles import PollTroubles
 from cti_mqtt.bridge.variables import VariableBook
 from cti_mqtt.bridge.writer import VariableWriter
 from cti_mqtt.client import Backoff, Credentials, Cycler, Endpoint, Supervisor
@@ -19,7 +21,7 @@ from cti_mqtt.client.files import FileClient
 from cti_mqtt.cti.messages.channels import AuxOption
 from cti_mqtt.cti.messages.session import LoginFeedback
 from cti_mqtt.cti.stream import ChecksumPolicy
-from cti_mqtt.errors import CtiMqttError, LoginRefusedError
+from cti_mqtt.errors import CtiMqttError, LoginRefusedError, NotConnectedError, NotSentError, OutcomeUnknownError
 
 log = logging.getLogger(__name__)
 
@@ -27,15 +29,17 @@ SCHEDULE_DIRECTORY = "Work"
 SCHEDULE_SUFFIXES = (".sdx", ".sdu")
 A_MOMENT_S = 0.02  # so that a command's result goes out first
 RESTART_WAIT_S = 5.0  # after a bug, not to fill the log
+OFTEN = 5  # sessions that begin and end are told so often in ten minutes, beyond that as a number
 
 _AUX_OPTIONS = {"aux": AuxOption.AUXILIARY, "bms": AuxOption.BMS, "smb": AuxOption.SMB}
 
 
 @dataclass(slots=True)
 class Counters:
-    """What happened so far, for the health message."""
+    """What happened so far, for the health message; `skipped` are beats for which there is no poll."""
 
     errors: int = 0
+    skipped: int = 0
     reconnects: int = 0
     poll_duration_ms: float | None = None
 
@@ -58,8 +62,16 @@ def credentials(settings: config.Cycler) -> Credentials:
 
 
 def connector(name: str, settings: config.Cycler) -> Callable[[], AbstractAsyncContextManager[Cycler]]:
-    """How to open a session with a configured cycler."""
-    return lambda: Cycler.connect(endpoint(name, settings), credentials(settings))
+    """How to open a session with a configured cycler; one that has no channels yet is not there yet."""
+
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[Cycler]:
+        async with Cycler.connect(endpoint(name, settings), credentials(settings)) as cycler:
+            if not cycler.channels:
+                raise NotConnectedError(f"{name}: the cycler says that it has no channels; is MITS Pro still starting?")
+            yield cycler
+
+    return connect
 
 
 def file_connector(name: str, settings: config.Cycler) -> Callable[[], AbstractAsyncContextManager[FileClient]]:
@@ -102,10 +114,29 @@ class Station:
         self._clock = clock
         self._open_files = file_connector(name, settings)
         self._supervisor = Supervisor(connector(name, settings), self, backoff)
-        self._aux = AuxOption(sum(_AUX_OPTIONS[kind] for kind in set(settings.aux)))
         self._up = asyncio.Event()
+        self._other_interval = asyncio.Event()
         self._last_poll_at: float | None = None
         self._last_failure = ""
+        self._notices = Notices(name, bus, clock)
+        self._troubles = PollTroubles(self._notices)
+
+    def apply(self, settings: config.Cycler) -> None:
+        """From now on these count; another interval begins with a poll at once. The session stays as it is.
+
+        Args:
+            settings: with address, user, time-out and the dead man's variable as they were.
+        """
+        before, self.settings = self.settings, settings
+        self.variables.limits = settings.control.limits
+        self.book.interval_s = settings.poll_interval_s
+        if settings.poll_interval_s != before.poll_interval_s:
+            self._other_interval.set()  # for those that wait now
+            self._other_interval = asyncio.Event()
+
+    @property
+    def _aux(self) -> AuxOption:
+        return AuxOption(sum(_AUX_OPTIONS[kind] for kind in set(self.settings.aux)))
 
     # --- the session ---
 
@@ -133,19 +164,11 @@ class Station:
         before, self.info = self.info, cycler.info
         self._last_failure = ""
         self.counters.reconnects += before is not None
+        self.book.keep_only(cycler.channels)  # before it is online: from then on nothing is said of other channels
         self._bus.publish(CyclerState(self.name, online=True, info=cycler.info))
         self.book.online(cycler.channels)
-        log.info("%s: logged in, %d channels", self.name, cycler.info.channel_count)
-        self._say("reconnected" if before else "connected", f"logged in, {cycler.info.channel_count} channels")
-        if not cycler.info.allow_control and self.settings.control.enabled:
-            self._say("control_refused", "the cycler does not let this user control; another user may be in control")
-        if before and before.channel_count != cycler.info.channel_count:
-            self._say(
-                "channel_count_changed",
-                "the cycler has another number of channels than before",
-                before.channel_count,
-                cycler.info.channel_count,
-            )
+        self._troubles.session_began(cycler.noise)
+        self._say_connected(before, cycler.info)
         self._up.set()
 
     def disconnected(self, reason: CtiMqttError) -> None:
@@ -156,11 +179,25 @@ class Station:
             self.counters.errors += 1
             self.book.offline()
             self._bus.publish(CyclerState(self.name, online=False, info=self.info))
+        self._troubles.look()
         text = str(reason)
         if text != self._last_failure:
-            log.warning("%s", text if text.startswith(self.name) else f"{self.name}: {text}")
-            self._say("login_refused" if isinstance(reason, LoginRefusedError) else "disconnected", text)
+            kind = "login_refused" if isinstance(reason, LoginRefusedError) else "disconnected"
+            self._notices.say(kind, text, cause=text, at_most=OFTEN if was_up else 1)
         self._last_failure = text
+
+    def _say_connected(self, before: LoginFeedback | None, now: LoginFeedback) -> None:
+        """What is worth knowing at a login, compared with the one before."""
+        say, count = self._notices.say, now.channel_count
+        message = f"logged in, {count} channels"
+        say("reconnected" if before else "connected", message, at_most=OFTEN, level=logging.INFO)
+        if not now.allow_control and self.settings.control.enabled:
+            say("control_refused", "the cycler does not let this user control; another user may be in control")
+        if before and before.serial != now.serial:
+            say("cycler_changed", "another cycler answers at this address", before.serial, now.serial, at_most=OFTEN)
+        if before and before.channel_count != count:
+            message = "the cycler has another number of channels than before"
+            say("channel_count_changed", message, before.channel_count, count, at_most=OFTEN)
 
     def announce(self) -> None:
         """Publish the state before anything is known, so that nothing old looks alive."""
@@ -170,9 +207,6 @@ class Station:
         """Publish that nothing more will come."""
         self.book.offline()
         self._bus.publish(CyclerState(self.name, online=False, info=self.info))
-
-    def _say(self, kind: str, message: str, before: object = None, after: object = None) -> None:
-        self._bus.publish(Happening(stamp(self._clock.now()), kind, message, self.name, before=before, after=after))
 
     # --- polling ---
 
@@ -193,18 +227,32 @@ class Station:
     async def _poll_forever(self) -> None:
         """One poll an interval; a beat that a slow poll misses is skipped, not made up for."""
         loop = asyncio.get_running_loop()
-        interval_s = self.settings.poll_interval_s
         due = loop.time()
         while True:
-            await self._up.wait()
-            try:
-                await self.refresh()
-            except CtiMqttError as error:
-                self.counters.errors += 1
-                log.debug("%s: poll failed: %s", self.name, error)
-            now = loop.time()
-            due += interval_s * max(1, math.ceil((now - due) / interval_s))
-            await asyncio.sleep(due - now)
+            if not self._up.is_set():
+                await self._up.wait()
+                due = loop.time()
+            came = await self._poll()
+            interval_s, took_s = self.settings.poll_interval_s, loop.time() - due
+            beats = max(1, math.ceil(took_s / interval_s))
+            due += interval_s * beats
+            self.counters.skipped += beats - 1
+            if came:
+                self._troubles.took(took_s, interval_s, beats - 1)
+            if await self._interval_changes_before(due):
+                due = loop.time()
+
+    async def _poll(self) -> bool:
+        """One poll of all channels; whether it was answered. What a session's end explains is told with that."""
+        try:
+            await self.refresh()
+        except CtiMqttError as error:
+            self.counters.errors += 1
+            log.debug("%s: poll failed: %s", self.name, error)
+            if not isinstance(error, NotSentError | OutcomeUnknownError):
+                self._troubles.failed(error)
+            return False
+        return True
 
     async def refresh(self, channel: int | None = None) -> None:
         """Poll now: all channels, or one.
@@ -214,10 +262,13 @@ class Station:
         """
         loop = asyncio.get_running_loop()
         began, asked_s = loop.time(), self.monotonic()
+        cycler = self.cycler
         records = await (
-            self.cycler.read_channels(self._aux) if channel is None else self.cycler.read_channel(channel, self._aux)
+            cycler.read_channels(self._aux) if channel is None else cycler.read_channel(channel, self._aux)
         )
         if channel is None:
+            self._troubles.brought(cycler.channels, records)
+        if channel is None and records:
             self._last_poll_at = loop.time()
             self.counters.poll_duration_ms = 1000 * (self._last_poll_at - began)
         self.book.record(records, asked_s)
@@ -243,11 +294,27 @@ class Station:
         return self._clock.now().astimezone()
 
     async def _watch_ages(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(self.settings.poll_interval_s)
-            self.book.mark_stale()
+            if not await self._interval_changes_before(loop.time() + self.settings.poll_interval_s):
+                self._look_around()
+
+    def _look_around(self) -> None:
+        """What nobody says, but somebody must notice."""
+        self.book.mark_stale()
+        self._troubles.look()
+        self._notices.catch_up()
+
+    async def _interval_changes_before(self, moment: float) -> bool:
+        """Wait until a moment (loop time), or for another interval; whether that came first."""
+        try:
+            async with asyncio.timeout_at(moment):
+                await self._other_interval.wait()
+        except TimeoutError:
+            return False
+        return True
 
     @property
     def last_poll_age_s(self) -> float | None:
-        """How long ago the last poll of all channels came back."""
+        """How long ago the last poll of all channels brought a reading."""
         return None if self._last_poll_at is None else asyncio.get_running_loop().time() - self._last_poll_at

@@ -9,12 +9,13 @@ import asyncio
 import bisect
 import itertools
 import logging
-import socket
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from cti_mqtt.client.exchange import Exchange
+from cti_mqtt.client.noise import Noise
+from cti_mqtt.client.vigilance import notice_a_dead_peer
 from cti_mqtt.cti.codes import CommandCode
 from cti_mqtt.cti.commands import BY_CLASS
 from cti_mqtt.cti.frame import Direction
@@ -76,12 +77,14 @@ class Connection(asyncio.Protocol):
     Attributes:
         pipelining: may be switched off while the session runs.
         closed: done when the session has ended, with the reason.
+        noise: what came and was of no use.
     """
 
     def __init__(self, name: str, *, timeout_s: float, policy: ChecksumPolicy, pipelining: bool) -> None:
         self._loop = asyncio.get_running_loop()
         self.pipelining = pipelining
         self.closed: asyncio.Future[CtiMqttError] = self._loop.create_future()
+        self.noise = Noise()
         self._name = name
         self._timeout_s = timeout_s
         self._policy = policy
@@ -91,6 +94,7 @@ class Connection(asyncio.Protocol):
         self._waiting: list[_Waiting] = []  # sorted
         self._order = itertools.count()
         self._in_flight: defaultdict[int, deque[_Flight]] = defaultdict(deque)
+        self._overdue: dict[int, _Flight] = {}  # settled with part of an answer whose rest may still come, by code
         self._checksum_reported = False
         self._complaints: set[type[Event]] = set()
 
@@ -124,7 +128,8 @@ class Connection(asyncio.Protocol):
         """The first that may go now, out of the queue."""
         for index, waiting in enumerate(self._waiting):
             exchange = waiting.exchange
-            if not (exchange.alone and self._in_flight[exchange.command.feedback.code]):
+            code = exchange.command.feedback.code
+            if not (exchange.alone and (self._in_flight[code] or code in self._overdue)):
                 return self._waiting.pop(index)
         return None
 
@@ -163,13 +168,44 @@ class Connection(asyncio.Protocol):
             return
         exchange = flight.exchange
         name = exchange.command.request.code.text
-        error = FeedbackTimeoutError(f"{self._name}: no answer to {name} within {self._timeout_s:g} s")
+        half = f", only part of a message ({self._stream.pending} bytes)" if self._stream.pending else ""
+        error = FeedbackTimeoutError(f"{self._name}: no answer to {name} within {self._timeout_s:g} s{half}")
         exchange.run_out(error)
         if exchange.quiet_s and flight.heard_at is not None:
             self._land(flight)
+            if exchange.owed:
+                self._await_rest(flight)
             self._pump()
         else:
             self.close(error)
+
+    # --- the rest of an answer, late ---
+
+    def _await_rest(self, flight: _Flight) -> None:
+        """The rest may come for a while, at most until its time-out: it must not meet the next request."""
+        code = flight.exchange.command.feedback.code
+        self._overdue[code] = flight
+        until = min(flight.sent_at + self._timeout_s, self._loop.time() + flight.exchange.rest_s)
+        flight.timer = self._loop.call_at(until, self._end_overdue, code)
+
+    def _end_overdue(self, code: int) -> None:
+        self._overdue.pop(code).timer.cancel()
+        self._pump()
+
+    def expect_no_rest(self) -> None:
+        """What an answer lacks will not come, it is a habit of the cycler: wait for it no longer."""
+        for code in list(self._overdue):
+            self._end_overdue(code)
+
+    def _take_rest(self, message: Any, checksum: Checksum, code: int) -> bool:
+        """Whether this is late, from an answer that was settled without it."""
+        flight = self._overdue.get(code)
+        if flight is None or not flight.exchange.offer(message, checksum):
+            return False
+        self.noise.late += 1
+        if not flight.exchange.owed:
+            self._end_overdue(code)
+        return True
 
     # --- hearing ---
 
@@ -178,8 +214,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         # What is handed over can no longer be overtaken: keep the transport's own buffer empty.
         self._transport.set_write_buffer_limits(high=0)
-        peer: socket.socket = transport.get_extra_info("socket")
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        notice_a_dead_peer(transport.get_extra_info("socket"), self._timeout_s)
 
     def pause_writing(self) -> None:
         """Called by asyncio: the socket takes no more."""
@@ -199,15 +234,17 @@ class Connection(asyncio.Protocol):
     def _handle(self, event: Event) -> None:
         match event:
             case Received(message, checksum):
-                if checksum is not Checksum.GOOD:
+                if checksum is not Checksum.GOOD and self._policy is not ChecksumPolicy.IGNORE:
                     self._report_checksum(checksum)
                 if isinstance(message, UnknownCommandFeedback):
                     self._reject(message)
                 else:
                     self._dispatch(message, checksum)
             case Skipped(size, reason):
+                self.noise.skipped(size, reason)
                 log.log(self._level(event), "%s: skipped %d bytes: %s", self._name, size, reason)
             case ReceivedUnknown(code):
+                self.noise.unknown += 1
                 log.log(self._level(event), "%s: ignored a message with the unknown code %#010x", self._name, code)
 
     def _level(self, event: Event) -> int:
@@ -217,7 +254,11 @@ class Connection(asyncio.Protocol):
         return level
 
     def _report_checksum(self, checksum: Checksum) -> None:
-        if self._checksum_reported or self._policy is ChecksumPolicy.IGNORE:
+        if checksum is Checksum.MISPLACED:
+            self.noise.misplaced_checksums += 1
+        else:
+            self.noise.wrong_checksums += 1
+        if self._checksum_reported:
             return
         self._checksum_reported = True
         log.warning(
@@ -227,8 +268,10 @@ class Connection(asyncio.Protocol):
         )
 
     def _dispatch(self, message: Any, checksum: Checksum) -> None:
-        flights = self._in_flight[BY_CLASS[type(message)][1].code]
-        for flight in flights:
+        code = BY_CLASS[type(message)][1].code
+        if self._take_rest(message, checksum, code):
+            return
+        for flight in self._in_flight[code]:
             if flight.exchange.offer(message, checksum):
                 first, flight.heard_at = flight.heard_at is None, self._loop.time()
                 if flight.exchange.finished:
@@ -267,6 +310,9 @@ class Connection(asyncio.Protocol):
                 flight.exchange.run_out(lost)
                 flight.timer.cancel()
         self._in_flight.clear()
+        for flight in self._overdue.values():
+            flight.timer.cancel()
+        self._overdue.clear()
         for waiting in self._waiting:
             waiting.exchange.fail(NotConnectedError(f"{self._name}: {reason}"))
         self._waiting.clear()

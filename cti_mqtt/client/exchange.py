@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 URGENT, NORMAL = 0, 1
 READINGS_QUIET_S = 2.0  # silence after part of the readings that means: no more of them are coming
+READINGS_REST_S = 8.0  # how long after that they are still told from the next poll's, should they come after all
 UPDATES_QUIET_S = 0.1  # the same for the answers to an advanced update
 
 Gate = Callable[[], None]
@@ -44,10 +45,12 @@ class Exchange(ABC, Generic[T]):
         sent: whether the request was handed to the socket.
         finished: whether nothing more is expected.
         quiet_s: how long a silence after part of the answer ends it; None where only the time-out does.
+        rest_s: how long, after such an end, what is `owed` keeps the next of its command waiting.
         alone: whether it waits while another of its command is in flight: nobody could tell whose an answer is.
     """
 
     quiet_s: float | None = None
+    rest_s = 0.0
     alone = False
 
     def __init__(self, request: Any, priority: int = NORMAL, gate: Gate = open_gate) -> None:
@@ -58,6 +61,11 @@ class Exchange(ABC, Generic[T]):
         self.outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.sent = False
         self.finished = False
+
+    @property
+    def owed(self) -> bool:
+        """Whether more may still come although it is settled, which must not be taken for the next one's answer."""
+        return False
 
     @abstractmethod
     def offer(self, feedback: Any, checksum: Checksum) -> bool:
@@ -182,11 +190,13 @@ class ReadExchange(Exchange[list[ChannelRecord]]):
     """
 
     quiet_s = READINGS_QUIET_S
+    rest_s = READINGS_REST_S
     alone = True
 
     def __init__(self, request: Any, wanted: Collection[int]) -> None:
         super().__init__(request)
         self._missing = set(wanted)
+        self._last = max(wanted, default=None)
         self._open_ended = not wanted
         self._one = len(self._missing) == 1
         self._heard = False
@@ -196,6 +206,11 @@ class ReadExchange(Exchange[list[ChannelRecord]]):
     def missing(self) -> frozenset[int]:
         """Wanted channels that did not come."""
         return frozenset(self._missing)
+
+    @property
+    def owed(self) -> bool:
+        """Whether the last channel is missing: where it came, those before it are lost, not late."""
+        return self._last in self._missing
 
     def offer(self, feedback: ChannelsInfoFeedback, checksum: Checksum) -> bool:
         """Takes every frame in which there is something for it."""

@@ -22,6 +22,7 @@ class Readings(Session):
         super().__init__(name, connection, info)
         self._incomplete = 0
         self._one_by_one = False
+        self._partial: ReadExchange | None = None  # the last answer that lacked channels; they may come late
 
     async def read_channels(self, aux: AuxOption = AuxOption.ALL) -> dict[int, ChannelRecord]:
         """The readings of all channels, by channel, with one request.
@@ -38,18 +39,22 @@ class Readings(Session):
             return await self._read_one_by_one(aux)
         exchange = ReadExchange(ChannelsInfoRequest(aux_options=aux), [on_wire(n) for n in self.channels])
         records = await self._connection.ask(exchange)
-        self._note_completeness(complete=not exchange.missing)
+        self._note_completeness(exchange)
         return self._by_channel(records)
 
-    def _note_completeness(self, *, complete: bool) -> None:
+    def _note_completeness(self, exchange: ReadExchange) -> None:
         if self._one_by_one or self._connection.closed.done():
             return  # what was in flight when it was decided, or cut short: not the server's habit
-        self._incomplete = 0 if complete else self._incomplete + 1
+        if self._partial and not self._partial.missing:
+            self._incomplete = 0  # it came late after all
+        self._partial = exchange if exchange.missing else None
+        self._incomplete = self._incomplete + 1 if self._partial else 0
         if self._incomplete >= INCOMPLETE_LIMIT:
             log.warning(
                 "%s: twice not all channels came when all were asked for; asking for each one from now on", self._name
             )
             self._one_by_one = True
+            self._connection.expect_no_rest()
             self._connection.pipelining = False
 
     async def _read_one_by_one(self, aux: AuxOption) -> dict[int, ChannelRecord]:

@@ -8,6 +8,7 @@ from typing import Self
 
 from cti_mqtt.client.connection import FEEDBACK_TIMEOUT_S, Connection, open_connection
 from cti_mqtt.client.exchange import ChannelOutcome, Exchange, SingleExchange
+from cti_mqtt.client.noise import Noise
 from cti_mqtt.cti.messages.session import ConnectFeedback, ConnectRequest, LoginFeedback, LoginRequest
 from cti_mqtt.cti.numbering import as_printed, on_wire
 from cti_mqtt.cti.stream import ChecksumPolicy
@@ -89,6 +90,11 @@ class Session:
     async def wait_closed(self) -> CtiMqttError:
         """Wait for the end of the session; why it ended."""
         return await asyncio.shield(self._connection.closed)
+
+    @property
+    def noise(self) -> Noise:
+        """What the cycler sent that was of no use."""
+        return self._connection.noise
 
     @property
     def channels(self) -> range:

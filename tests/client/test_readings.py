@@ -299,6 +299,7 @@ async def test_a_stop_goes_past_a_slow_poll(serve: Serve, spawn: Spawn, faults: 
 @pytest.fixture
 def _short_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ReadExchange, "quiet_s", 0.05)
+    monkeypatch.setattr(ReadExchange, "rest_s", 0.1)
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
