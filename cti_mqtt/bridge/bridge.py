@@ -1,9 +1,10 @@
 """The wiring: the broker's link outlives the work, so that the last word still gets out."""
 
 import asyncio
+import errno
 import logging
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -16,12 +17,17 @@ from cti_mqtt.bridge import payloads
 from cti_mqtt.bridge.bus import Bus, CyclerState, Happening, Item
 from cti_mqtt.bridge.clock import Clock, SystemClock, stamp
 from cti_mqtt.bridge.commands import Commander
+from cti_mqtt.bridge.delivery import ReadingsPost
+from cti_mqtt.bridge.fleet import Fleet
+from cti_mqtt.bridge.ghosts import Ghosts
 from cti_mqtt.bridge.health import HealthWatch
 from cti_mqtt.bridge.monitoring import Monitoring
 from cti_mqtt.bridge.mqtt import Incoming, MqttLink, Subscription
 from cti_mqtt.bridge.outbox import Message
 from cti_mqtt.bridge.outputs.plain import OFFLINE, PlainOutput
 from cti_mqtt.bridge.presence import PATIENT, Presence, Timing
+from cti_mqtt.bridge.reload import Report
+from cti_mqtt.bridge.reloading import Reloader
 from cti_mqtt.bridge.retained import RetainedGuard
 from cti_mqtt.bridge.rivals import BridgeRun, Rivals
 from cti_mqtt.bridge.station import Station
@@ -32,6 +38,7 @@ from cti_mqtt.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
+_NO_ROOM = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT})  # nobody else can write there either
 FLUSH_S = 5.0  # for what is queued when the bridge ends
 
 
@@ -75,15 +82,37 @@ class Bridge:
             on_state=self._link_changed,
             on_commands=self._presence.subscribed,
             on_taken=self._presence.taken,
+            on_fault=self._tell,
+            on_retained=lambda topic: self._ghosts.saw(topic),  # noqa: PLW0108  # made below, from the link
             taken_wait_s=timing.taken_wait_s,
         )
-        self.bus.subscribe(
-            PlainOutput(settings, self._topics, self._boot, self._link.publish, lambda: self._link.max_packet)
+        self._post = ReadingsPost(
+            settings,
+            self._topics,
+            self._link,
+            self.bus,
+            clock,
+            self._boot,
+            lambda name: self._stations[name].settings.poll_interval_s,
         )
-        self._stations = {
-            name: Station(name, cycler, self.bus, clock, backoff()) for name, cycler in settings.cyclers.items()
-        }
+        deliver = self._post.take if settings.publish.readings else None
+        plain = PlainOutput(settings, self._topics, self._boot, self._link.publish, deliver)
+        self.bus.subscribe(plain)
+        def station(name: str, cycler: config.Cycler) -> Station:
+            return Station(name, cycler, self.bus, clock, backoff())
+
+        self._stations = {name: station(name, cycler) for name, cycler in settings.cyclers.items()}
+        self._fleet = Fleet(self._stations)
         self._store = Store(settings.data_dir)
+        self._ghosts = Ghosts(
+            settings.mqtt.base_topic,
+            settings.cyclers,
+            settings.publish,
+            self._store,
+            retract=self._link.retract,
+            forget=self._link.forget,
+            may_clear=lambda: self._presence.commanding and not self._leaving,
+        )
         self._commander = Commander(
             self._topics,
             self._stations,
@@ -93,9 +122,12 @@ class Bridge:
             self._clear_retained,
             self._store,
             may_act=lambda: not self._presence.standing_down,
+            replayer=self._post.replayer,
         )
         self._monitoring = Monitoring(
-            settings.http, lambda: self._health.current(), lambda: self._link.connected or bool(self._link.failure)
+            settings.http,
+            lambda: self._health.current(),  # noqa: PLW0108  # made below: it tells what is wrong with this
+            lambda: self._link.connected or bool(self._link.failure),
         )
         self._health = HealthWatch(
             self._stations,
@@ -106,8 +138,23 @@ class Bridge:
             boot=self._boot,
             started_at=self._started_at,
             interval_s=settings.health_interval_s,
-            more_reasons=lambda: [*self._presence.reasons(), *self._monitoring.reasons()],
+            more_reasons=lambda: [*self._presence.reasons(), *self._link.faults, *self._monitoring.reasons()],
+            journal=self._post,
         )
+        self._reloader = Reloader(
+            settings,
+            self._stations,
+            self._fleet,
+            self._commander,
+            self._store,
+            self.bus,
+            clock,
+            make=station,
+            follow=plain.follow,
+            topics=self._ghosts,
+            speaks=lambda: not self._presence.standing_down,
+        )
+        self.bus.subscribe(self._ghosts.follow)
         self.bus.subscribe(self._follow)
 
     def _make_presence(self, timing: Timing) -> Presence:
@@ -137,6 +184,7 @@ class Bridge:
             log.info("cti-mqtt %s begins: %s; boot %s", __version__, ", ".join(self._stations), self._boot)
             self._warn_of_open_doors()
             await self._store.open()
+            await self._post.open()
             for station in self._stations.values():
                 station.announce()
             async with asyncio.TaskGroup() as tasks:
@@ -151,15 +199,35 @@ class Bridge:
                     await self._commander.settle()
                     await self._say_goodbye()
                     link.cancel()
+                    await asyncio.wait([link])
+                    await self._post.close()
                     await self._store.close()
+
+    async def reload(self, wanted: config.Config, who: str) -> Report:
+        """Apply what can be applied while the bridge runs; the rest stays as it is and is named.
+
+        Args:
+            wanted: what the file says now; valid as a whole.
+            who: what asked for it: `SIGHUP` or `file`.
+        """
+        report = await self._reloader.reload(wanted, who)
+        if report.applied:
+            self._warn_of_open_doors()
+            self._publish_info()
+        return report
+
+    def reload_failed(self, problems: Collection[str], who: str) -> None:
+        """The file is wrong: nothing changes, and every mistake is told."""
+        self._reloader.failed(problems, who)
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._commander.run(), name="commands")
             tasks.create_task(self._health.run(), name="health")
+            tasks.create_task(self._ghosts.run(), name="retained topics")
             tasks.create_task(self._monitoring.run(), name="monitoring")
-            for name, station in self._stations.items():
-                tasks.create_task(station.run(), name=name)
+            tasks.create_task(self._post.run(), name="readings")
+            tasks.create_task(self._fleet.run(), name="cyclers")
 
     async def _say_goodbye(self) -> None:
         self._leaving = True
@@ -170,11 +238,12 @@ class Bridge:
         self._link.hear_commands(False)  # noqa: FBT003  # a switch; what still came before that is answered
         if self._presence.commanding:
             self._link.publish(self._availability(OFFLINE))
+        self._post.tell_losses()
         await self._link.flush(FLUSH_S)
         log.info("cti-mqtt ends")
 
     def _warn_of_open_doors(self) -> None:
-        for name, cycler in self._settings.cyclers.items():
+        for name, cycler in self._reloader.settings.cyclers.items():
             if cycler.control.allows_verb("set_mv") and not cycler.control.limits:
                 log.warning("%s: meta variables may be set to any value; set cyclers.%s.control.limits", name, name)
 
@@ -185,7 +254,10 @@ class Bridge:
     # --- what the bridge says of itself ---
 
     def _availability(self, payload: bytes) -> Message:
-        return Message(f"{self._topics.bridge}/availability", payload, qos=1, retain=True, keep=False)
+        return Message(f"{self._topics.bridge}/availability", payload, retain=True, keep=False, urgent=True)
+
+    def _tell(self, kind: str, text: str) -> None:
+        self.bus.publish(Happening(stamp(self._clock.now()), kind, text))
 
     def _link_changed(self, connected: bool, text: str) -> None:  # noqa: FBT001  # the link's callback
         """After the retained topics went out; that commands are heard is said last."""
@@ -194,6 +266,7 @@ class Bridge:
             self._health.publish()
             happened = Happening(stamp(self._clock.now()), "broker_connected", f"connected to the broker at {text}")
             self.bus.publish(happened)
+            self._post.connected()
         self._presence.link_changed(connected)
 
     def _follow(self, item: Item) -> None:
@@ -241,7 +314,9 @@ def _locked(data_dir: Path | None) -> Iterator[None]:
     except Timeout as error:
         raise ConfigurationError("data_dir", [f"{data_dir} is in use by another cti-mqtt process"]) from error
     except OSError as error:
-        raise ConfigurationError("data_dir", [f"{data_dir} cannot be used: {error.strerror}"]) from error
+        if error.errno not in _NO_ROOM or not data_dir.is_dir():
+            raise ConfigurationError("data_dir", [f"{data_dir} cannot be used: {error.strerror}"]) from error
+        log.error("%s cannot be locked (%s): nothing is stored, readings are published", data_dir, error.strerror)  # noqa: TRY400  # no bug
     try:
         yield
     finally:

@@ -19,7 +19,6 @@ class StartCaps:
 
     def __init__(self, station: Station) -> None:
         self._station = station
-        self._control = station.settings.control
         self._started_s: deque[float] = deque()
         self._under_way: Counter[int] = Counter()
         self._unseen_since_s: dict[int, float] = {}
@@ -29,7 +28,7 @@ class StartCaps:
         now_s = self._station.monotonic()
         while self._started_s and now_s - self._started_s[0] >= WINDOW_S:
             self._started_s.popleft()
-        most = self._control.max_starts_per_min
+        most = self._station.settings.control.max_starts_per_min
         if most is not None and len(self._started_s) + also >= most:
             wait_s = WINDOW_S - (now_s - self._started_s[0] if self._started_s else 0.0)
             raise Refusal(
@@ -38,7 +37,7 @@ class StartCaps:
 
     def check_running(self, channel: int) -> None:
         """Raises Refusal where as many other channels run as may."""
-        most = self._control.max_running
+        most = self._station.settings.control.max_running
         if most is not None and len(running := self._running() - {channel}) >= most:
             raise Refusal("limit", f"{len(running)} channels run already (control.max_running: {most})")
 

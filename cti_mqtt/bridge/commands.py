@@ -17,12 +17,14 @@ from cti_mqtt.bridge.answers import Answers, Command
 from cti_mqtt.bridge.bus import Bus
 from cti_mqtt.bridge.checks import Refusal
 from cti_mqtt.bridge.clock import Clock
+from cti_mqtt.bridge.delivery import Replayer
 from cti_mqtt.bridge.desk import Desk
+from cti_mqtt.bridge.desks import Desks
 from cti_mqtt.bridge.ending import Ending
 from cti_mqtt.bridge.examination import Plan, body_digest, check_sender, examine
 from cti_mqtt.bridge.life import Answer
 from cti_mqtt.bridge.mqtt import Incoming
-from cti_mqtt.bridge.orders import CYCLER_VERBS, ListSchedules, Release, SetMv, Start, new_id, peek_id
+from cti_mqtt.bridge.orders import CYCLER_VERBS, ListSchedules, Release, Replay, SetMv, Start, new_id, peek_id
 from cti_mqtt.bridge.recovery import OWN_SUFFIX, Underway, Unwritten, forget_old_ids, received
 from cti_mqtt.bridge.repeats import Repeats
 from cti_mqtt.bridge.restoring import WHOLE_CYCLER, Restorer
@@ -56,6 +58,7 @@ class Commander:
         clear: publishes an empty retained message on a topic.
         store: what outlives the bridge.
         may_act: whether no elder bridge is known to command these cyclers.
+        replayer: sends readings again.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Commander:
         clear: Callable[[str], None],
         store: Store,
         may_act: Callable[[], bool],
+        replayer: Replayer,
     ) -> None:
         self._topics = topics
         self._clock = clock
@@ -75,27 +79,33 @@ class Commander:
         self._clear = clear
         self._store = store
         self._alarms = AlarmBoard(bus, store, clock)
-        self._desks = {
-            name: Desk(station, store, bus, clock, self._alarms, may_act) for name, station in stations.items()
-        }
+        self._desks = Desks(
+            stations.values(),
+            bus,
+            lambda station, branch: Desk(station, store, branch, clock, self._alarms, may_act, replayer),
+        )
+        self._known = dict(stations)  # also those that are gone: what was heard before is answered
         self._answers = Answers(topics, bus, clock, store, self._finished)
         self._unwritten = Unwritten(store)
         self._numbers = itertools.count(1)
         self._underway = Underway()
         self._restorer = Restorer(store, self._alarms, self._desks, self._answers, clock, self._underway, self._pursue)
-        self._repeats = Repeats(store, self._answers, stations, self._underway, self._unwritten, self._restorer.take_up)
+        self._repeats = Repeats(
+            store, self._answers, self._known, self._underway, self._unwritten, self._restorer.take_up
+        )
         self._tasks: asyncio.TaskGroup | None = None
+        self._taken_up = asyncio.Event()
         self._ending = Ending(self._desks.values())
 
     async def run(self) -> None:
         """Carry out commands until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            tasks.create_task(self._restorer.run(), name="taking up what was unfinished")
+            restoring = tasks.create_task(self._restorer.run(), name="taking up what was unfinished")
+            restoring.add_done_callback(lambda _: self._taken_up.set())
             tasks.create_task(self._make_good(), name="results that are not on record yet")
             tasks.create_task(forget_old_ids(self._store, self._clock), name="forgetting old commands")
-            for name, desk in self._desks.items():
-                tasks.create_task(desk.run(), name=f"{name}: stops and leases")
+            tasks.create_task(self._desks.run(), name="stops and leases")
             try:
                 await asyncio.Event().wait()
             finally:
@@ -113,6 +123,25 @@ class Commander:
             await self._store.audit([])  # whatever waited to get on record has done so, and was answered
             await self._store.audit([])  # and these answers are on record
             await self._unwritten.write()
+
+    # --- cyclers come and go ---
+
+    async def taken_up(self, patience_s: float) -> bool:
+        """Wait for what an earlier run left unfinished; whether it is taken up. Before that no cycler comes or goes."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                await self._taken_up.wait()
+        return self._taken_up.is_set() and self._tasks is not None
+
+    def add(self, station: Station) -> None:
+        """Commands to a new cycler are heard from now on."""
+        self._known[station.name] = station
+        self._desks.add(station)
+
+    @property
+    def desks(self) -> Desks:
+        """Where the commands to each cycler are dealt with."""
+        return self._desks
 
     # --- heard ---
 
@@ -288,7 +317,9 @@ class Commander:
     @staticmethod
     def _check_moment(command: Command, plan: Plan, channel: int) -> None:
         desk, verb, order = plan.desk, command.topic.verb, plan.order
-        if not isinstance(order, Release):  # that sends nothing
+        where, control = channel if plan.channels else None, desk.station.settings.control
+        checks.check_still_permitted(command.topic, order, where, control, dry_run=command.dry_run)
+        if not isinstance(order, Release | Replay):  # these send nothing to the cycler
             if not isinstance(order, ListSchedules):
                 checks.check_control_right(desk.station)
             checks.check_online(desk.station)

@@ -81,6 +81,11 @@ class LeaseBook:
         """The lease of a channel, None if there is none."""
         return self._leases.get(channel)
 
+    @property
+    def channels(self) -> list[int]:
+        """Where a lease runs, or what follows one is not done yet."""
+        return sorted({*self._leases, *self._expired})
+
     def check(self, channel: int, user: str | None, lease_id: str | None) -> None:
         """Raises Refusal where somebody else holds the lease."""
         lease = self._leases.get(channel)

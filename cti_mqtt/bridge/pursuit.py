@@ -151,6 +151,11 @@ class StopPursuit:
         target.done.append(done)
         self._news.set()
 
+    @property
+    def channels(self) -> list[int]:
+        """Those that are being stopped."""
+        return sorted(self._targets)
+
     def pursued(self, channel: int) -> bool:
         """Whether a channel is being stopped."""
         return channel in self._targets

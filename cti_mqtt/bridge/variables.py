@@ -50,6 +50,9 @@ class VariableBook:
         clock: for rates.
         deadman: the variable that only the bridge itself writes; None: there is none.
         later: calls something in a moment: a value that was taken is published behind the command's result.
+
+    Attributes:
+        limits: may be set anew; the next check counts by them.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class VariableBook:
         later: Callable[[Callable[[], None]], object] = lambda call: call(),
     ) -> None:
         self._cycler = cycler
-        self._limits = limits
+        self.limits = limits
         self._deadman = deadman
         self._later = later
         self._unpublished: set[int] = set()
@@ -131,7 +134,7 @@ class VariableBook:
             value: to be written.
             fresh: whether it is for a new test, in which nothing has been written yet.
         """
-        limit = self._limits.get(index)
+        limit = self.limits.get(index)
         if reason == "limit" and (objection := self.range_objection(index, value)):
             return objection
         if limit is None:
@@ -145,9 +148,9 @@ class VariableBook:
         """Why a variable may never hold a value, None if it may."""
         if index == self._deadman:
             return f"MV_UD{index} is the dead man's variable (control.deadman_mv), which only the bridge writes"
-        limit = self._limits.get(index)
+        limit = self.limits.get(index)
         if limit is None:
-            return f"MV_UD{index} is not among the limits, so it may not be written" if self._limits else None
+            return f"MV_UD{index} is not among the limits, so it may not be written" if self.limits else None
         number = to_float32(value)
         if limit.min is not None and number < to_float32(limit.min):
             return f"MV_UD{index} = {number:g} is below its minimum {limit.min:g}"
