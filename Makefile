@@ -20,7 +20,7 @@ ARGS ?=
 export PATH := $(PATH):/usr/sbin:/usr/local/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench fuzz faults protocol clean mosquitto FORCE
+.PHONY: help demo test check bench fuzz faults soak protocol clean mosquitto FORCE
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -46,8 +46,11 @@ bench: $(DEV) mosquitto ## how fast readings are decoded and commands answered, 
 fuzz: $(DEV) ## a million random and mutated frames through the receiver, both roles
 	@$(BIN)/python -m tests.fuzz.run $(ARGS)
 
-faults: $(DEV) mosquitto ## the bridge killed 200 times among 1000 commands, and 10000 hostile messages
+faults: $(DEV) mosquitto ## bridge and broker killed, bad links, hostile messages; ARGS="--only bridge,outage" for some
 	@$(BIN)/python -m tests.faults.run $(ARGS)
+
+soak: $(DEV) mosquitto ## an hour with 16 cyclers of 64 channels: memory, file descriptors, missed polls
+	@$(BIN)/python -m tests.soak.run $(ARGS)
 
 protocol: $(DEV) ## makes docs/protocol.md anew, after a change of messages or codes
 	@$(BIN)/python docs/generate_protocol.py
