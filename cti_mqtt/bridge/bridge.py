@@ -98,6 +98,7 @@ class Bridge:
         deliver = self._post.take if settings.publish.readings else None
         plain = PlainOutput(settings, self._topics, self._boot, self._link.publish, deliver)
         self.bus.subscribe(plain)
+
         def station(name: str, cycler: config.Cycler) -> Station:
             return Station(name, cycler, self.bus, clock, backoff())
 

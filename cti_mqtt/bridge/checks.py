@@ -203,9 +203,7 @@ def check_expectation(expect: Expect, channel: int, book: ReadingBook) -> None:
         raise Refusal("expectation", "; ".join(wrong))
 
 
-def check_values(
-    order: Order, channel: int, station: Station, reasons: Iterable[str] = ("rate", "limit")
-) -> None:
+def check_values(order: Order, channel: int, station: Station, reasons: Iterable[str] = ("rate", "limit")) -> None:
     """Limits and rates of the meta variables."""
     values = order.values_for(channel)
     for reason in reasons:

@@ -14,7 +14,18 @@ from cti_mqtt.bridge.bus import Reading
 from cti_mqtt.bridge.delivery import Replayer
 from cti_mqtt.bridge.jobs import Job, shown_step, status_text, verify
 from cti_mqtt.bridge.leases import LeaseBook
-from cti_mqtt.bridge.orders import Assign, Continue, Jump, ListSchedules, Release, Replay, Resume, SetMv, ShowMessage, Start
+from cti_mqtt.bridge.orders import (
+    Assign,
+    Continue,
+    Jump,
+    ListSchedules,
+    Release,
+    Replay,
+    Resume,
+    SetMv,
+    ShowMessage,
+    Start,
+)
 from cti_mqtt.bridge.starting import Starting
 from cti_mqtt.bridge.station import Station
 from cti_mqtt.bridge.transitions import in_test

@@ -54,7 +54,7 @@ class TestPublished:
             assert info.json["control"]["arbin1"] == {
                 "enabled": True,
                 "mode": "on",
-                "verbs": "start stop resume continue jump assign set_mv release message schedules".split(),
+                "verbs": "start stop resume continue jump assign set_mv release message schedules replay".split(),
                 "channels": list(range(1, 17)),
             }
             health = (await it.observer.wait("bridge/health", lambda heard: heard.json["healthy"])).json

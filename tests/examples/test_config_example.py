@@ -25,6 +25,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "cyclers.arbin1.control": config.Control,
     "cyclers.arbin1.control.limits.1": config.Limit,
     "publish": config.Publish,
+    "journal": config.Journal,
 }
 
 
@@ -55,6 +56,18 @@ def test_every_key_is_there(path: str) -> None:
 def test_every_tls_key_is_there() -> None:
     text = (EXAMPLES / "config.yaml").read_text()
     assert set(re.findall(r"^  #   (\w+):", text, re.MULTILINE)) == set(config.Tls.model_fields)
+
+
+def test_every_http_key_is_there() -> None:
+    text = (EXAMPLES / "config.yaml").read_text()
+    assert set(re.findall(r"^#   (\w+):", text, re.MULTILINE)) == set(config.Http.model_fields)
+
+
+def test_the_commented_http_section_loads(tmp_path: Path) -> None:
+    text = (EXAMPLES / "config.yaml").read_text().replace("http: null", "# ")
+    path = tmp_path / "config.yaml"
+    path.write_text(re.sub(r"^# ?(http:|  \w)", r"\1", text, flags=re.MULTILINE))
+    assert config.load(path, CREDENTIALS).http == config.Http(port=9464)
 
 
 def test_the_commented_tls_section_loads(tmp_path: Path) -> None:
@@ -138,4 +151,4 @@ def test_all_models_are_looked_at() -> None:
                 waiting += [field.annotation for field in each.model_fields.values()]
         elif isinstance(each, UnionType) or get_args(each):
             waiting += get_args(each)
-    assert seen == {*MODELS.values(), config.Tls}
+    assert seen == {*MODELS.values(), config.Tls, config.Http}

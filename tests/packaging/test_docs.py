@@ -187,7 +187,7 @@ def test_every_field_of_a_command_is_told() -> None:
 
 def test_every_event_type_is_told() -> None:
     types = set(re.findall(r'Transition\(\s*"(\w+)"', BRIDGE_SOURCE))
-    types |= set(re.findall(r'(?:_say|Happening)\(\s*(?:[\w.]+\(?[^"\n]*,\s*)?"(\w+)"', BRIDGE_SOURCE))
+    types |= set(re.findall(r'(?:_?say|_tell|Happening)\(\s*(?:[\w.]+\(?[^"\n]*,\s*)?"(\w+)"', BRIDGE_SOURCE))
     assert {"test_started", "broker_connected", "control_refused"} <= types
     assert {name for name in types if f"`{name}`" not in TOPICS} == set()
 

@@ -11,7 +11,7 @@ from cti_mqtt.bridge.delivery.pace import Pace
 from cti_mqtt.bridge.delivery.parcels import Parcel, SentPoll, WaitingRoom
 from cti_mqtt.bridge.delivery.sending import Sender
 from cti_mqtt.bridge.journal import Journal, KeptPoll
-from cti_mqtt.bridge.mqtt import TOO_LARGE, Settled
+from cti_mqtt.bridge.mqtt import LOST, SUSPECT, TOO_LARGE, Settled
 from cti_mqtt.errors import StorageError
 
 log = logging.getLogger(__name__)
@@ -56,17 +56,11 @@ class Backfill:
         self._behind = asyncio.Event()
         self._failures: Counter[int] = Counter()
         self._deferred_until_s: dict[int, float] = {}
-        self._first_lost = False
         self._alarm: asyncio.TimerHandle | None = None
 
     def wake(self) -> None:
-        """There may be something to send: a poll was not delivered."""
+        """There may be something to send: a poll was not delivered, or the broker is there again."""
         self._behind.set()
-
-    def connected(self) -> None:
-        """The broker is there again."""
-        self._first_lost = False
-        self.wake()
 
     async def run(self) -> None:
         """Catch up whenever something waits, until cancelled."""
@@ -145,11 +139,10 @@ class Backfill:
 
     def _note(self, poll: KeptPoll, failure: str) -> None:
         """One that did not get there; the broker may end the connection because of it, each time."""
-        if self._is_connected():
-            self._refuse(poll, failure)
-        elif self._first_lost:
+        if failure == LOST:
             return
-        self._first_lost = True
+        if failure != SUSPECT:
+            self._refuse(poll, failure)
         self._failures[poll.number] += 1
         if self._failures[poll.number] >= MOST_FAILURES:
             log.warning("%s: seq %d of boot %s: not delivered, others come first: %s", poll.cycler, poll.seq, poll.boot,
@@ -184,7 +177,7 @@ class Backfill:
         if failure is None:
             return
         self._waiting.add(parcel)
-        if self._is_connected():
+        if failure not in {LOST, SUSPECT}:
             self._refuse(parcel, failure)
 
     # --- both ---

@@ -1,12 +1,11 @@
 """From the poll to the broker's acknowledgement: no reading is lost on this way while disk or memory has room.
 
 Each poll is written to the journal first and sent when that is done, but never later than one interval: a slow disk
-holds nothing up. What the broker acknowledged is marked as delivered; what it did not is left to `backfill`, in the
-journal, or in memory where the disk does not take it.
+holds nothing up. So long the very first ones wait for the connection, too. What the broker acknowledged is marked as
+delivered; what it did not is left to `backfill`, in the journal, or in memory where the disk does not take it.
 """
 
 import asyncio
-import logging
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,10 +15,6 @@ from cti_mqtt.bridge.delivery.marks import Marks
 from cti_mqtt.bridge.delivery.parcels import Parcel, WaitingRoom
 from cti_mqtt.bridge.delivery.sending import Sender
 from cti_mqtt.bridge.journal import Journal
-
-log = logging.getLogger(__name__)
-
-MAX_UNWRITTEN = 1000  # polls that wait for a disk which does not answer; the journal's own patience ends most before
 
 
 class Delivery:
@@ -52,6 +47,7 @@ class Delivery:
         self._boot = boot
         self._interval_s = interval_s
         self._fell_behind = fell_behind
+        self._was_connected = False
         self._lines: defaultdict[str, deque[Parcel]] = defaultdict(deque)
 
     def take(self, poll: Poll, fragments: Sequence[bytes]) -> None:
@@ -59,41 +55,48 @@ class Delivery:
         parcel = Parcel(poll.cycler, self._boot, poll.seq, poll.ts, tuple(fragments))
         line = self._lines[poll.cycler]
         line.append(parcel)
+        loop = asyncio.get_running_loop()
+        parcel.timer = loop.call_later(self._interval_s(poll.cycler), self._send_overdue, line, parcel)
         if self._journal is None:
             parcel.written = True
             self._send_line(line)
-            return
-        loop = asyncio.get_running_loop()
-        parcel.timer = loop.call_later(self._interval_s(poll.cycler), self._send_unwritten, line, parcel)
-        asked = self._journal.add(parcel.cycler, parcel.seq, parcel.ts, parcel.fragments)
-        asked.add_done_callback(partial(self._written, line, parcel))
+        else:
+            asked = self._journal.add(parcel.cycler, parcel.seq, parcel.ts, parcel.fragments)
+            asked.add_done_callback(partial(self._written, line, parcel))
+
+    def connected(self) -> None:
+        """The broker is there: what the first moments brought goes out as what it is, live."""
+        self._was_connected = True
+        for line in self._lines.values():
+            self._send_line(line)
 
     # --- written ahead ---
 
     def _written(self, line: "deque[Parcel]", parcel: Parcel, asked: "asyncio.Future[int]") -> None:
-        parcel.written = True
+        parcel.written, was_settled = True, parcel.settled
         if not asked.cancelled() and asked.exception() is None:
             parcel.number = asked.result()
             self._marks.sending(parcel.number)
-        if parcel.timer is not None:
-            parcel.timer.cancel()
         self._send_line(line)
-        self._conclude(parcel)
+        if was_settled:
+            self._conclude(parcel)
 
-    def _send_unwritten(self, line: "deque[Parcel]", parcel: Parcel) -> None:
-        """The disk takes longer than a poll: what waits up to here goes out now."""
+    def _send_overdue(self, line: "deque[Parcel]", parcel: Parcel) -> None:
+        """Disk or broker take longer than a poll: what waits up to here goes out now."""
         while line and not parcel.sent:
             self._send(line.popleft())
 
     def _send_line(self, line: "deque[Parcel]") -> None:
         """Send what is on record, in order."""
-        while line and line[0].written:
+        while self._was_connected and line and line[0].written:
             self._send(line.popleft())
 
     # --- sent ---
 
     def _send(self, parcel: Parcel) -> None:
         parcel.sent = True
+        if parcel.timer is not None:
+            parcel.timer.cancel()
         if not self._sender.send(parcel, partial(self._settled, parcel), historical=False):
             self._settled(parcel, "the broker is not reached, or does not keep up")
 

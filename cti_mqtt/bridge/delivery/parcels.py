@@ -43,7 +43,7 @@ class Parcel:
         sent: whether it was handed to the broker's connection, or tried to be.
         settled: whether it is known what became of that.
         failure: why the broker has not got it; None where it has.
-        timer: what sends it where the disk does not answer in time.
+        timer: what sends it where disk or broker take too long.
     """
 
     cycler: str

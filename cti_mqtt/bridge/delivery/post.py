@@ -99,7 +99,8 @@ class ReadingsPost:
 
     def connected(self) -> None:
         """The broker is there, and everything retained went out."""
-        self._backfill.connected()
+        self._delivery.connected()
+        self._backfill.wake()
 
     async def open(self) -> None:
         """Open the journal; trouble with the disk is never raised."""

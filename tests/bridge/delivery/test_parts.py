@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 
+from cti_mqtt.bridge.bus import Poll
 from cti_mqtt.bridge.clock import SystemClock
 from cti_mqtt.bridge.delivery import backfill as backfill_module
 from cti_mqtt.bridge.delivery.backfill import MOST_FAILURES, Backfill
+from cti_mqtt.bridge.delivery.delivery import Delivery
 from cti_mqtt.bridge.delivery.marks import Marks
 from cti_mqtt.bridge.delivery.pace import Pace
 from cti_mqtt.bridge.delivery.parcels import Parcel, SentPoll, WaitingRoom
 from cti_mqtt.bridge.delivery.sending import LEAST_ROOM, Sender
 from cti_mqtt.bridge.journal import Journal
-from cti_mqtt.bridge.mqtt import TOO_LARGE, Settled
+from cti_mqtt.bridge.mqtt import LOST, SUSPECT, TOO_LARGE, Settled
 from cti_mqtt.bridge.outbox import Message
 from cti_mqtt.bridge.topics import Topics
 from cti_mqtt.config import Journal as Bounds
@@ -70,8 +72,10 @@ class Broker:
     def lose(self) -> None:
         """The connection ends."""
         self.connected = False
+        why = SUSPECT
         while self.open:
-            self.open.popleft()("the connection to the broker ended")
+            self.open.popleft()(why)
+            why = LOST
 
 
 def sender(broker: Broker, max_bytes: int | None = None) -> Sender:
@@ -135,6 +139,17 @@ async def told(marks: Marks) -> None:
         await telling
 
 
+async def test_one_that_neither_disk_nor_broker_takes_waits_once() -> None:
+    broker, waiting = Broker(room=0), WaitingRoom(lambda _: None)
+    journal = Journal(Path("nowhere"), Bounds(), "b0", SystemClock(), lambda _: None)  # never opened
+    behind: list[None] = []
+    it = Delivery(sender(broker), journal, Marks(journal), waiting, "b0", lambda _: 10.0, lambda: behind.append(None))
+    it.connected()
+    it.take(Poll("arbin1", TS, 1, ()), [READING])
+    await until(lambda: behind)
+    assert (len(waiting), len(behind)) == (1, 1)
+
+
 class TestBackfill:
     @pytest.fixture(autouse=True)
     def _impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +193,7 @@ class TestBackfill:
             await asyncio.sleep(0.03)
             broker.messages.clear()
             broker.connected = True
-            it.connected()
+            it.wake()
         await until(lambda: broker.messages)
         assert b'"seq":2' in broker.messages[0].payload
         running.cancel()
