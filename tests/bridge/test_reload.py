@@ -244,7 +244,8 @@ class TestLimits:
         async with running(tmp_path, control={**CONTROL, "limits": LIMITS}) as it:
             await start(it)
             station = it.bridge._stations["arbin1"]
-            for number in range(3):  # the first goes out at once, the others wait 200 ms for the next packet
+            it.server.faults = Faults(delays_s={"set_meta_variable": 0.5})  # the others wait for the first
+            for number in range(3):
                 it.observer.say(
                     "arbin1/channel/1/command/set_mv", {"id": f"w{number}", "values": {"1": 4 + number / 10}}
                 )
@@ -303,6 +304,7 @@ class TestControl:
         async with running(tmp_path, control=CONTROL) as it:
             await start(it)
             station = it.bridge._stations["arbin1"]
+            it.server.faults = Faults(delays_s={"set_meta_variable": 0.5})  # the others wait for the first
             for number in range(2):
                 it.observer.say("arbin1/channel/1/command/set_mv", {"id": f"w{number}", "values": {"1": number}})
             await until(lambda: station.writer._queue)
