@@ -11,9 +11,9 @@ from datetime import datetime
 from cti_mqtt import config
 from cti_mqtt.bridge.bus import Bus, CyclerState, Schedules
 from cti_mqtt.bridge.clock import Clock
+from cti_mqtt.bridge.cycler_troubles import PollTroubles
 from cti_mqtt.bridge.notices import Notices
 from cti_mqtt.bridge.readings import ReadingBook
-from cti_mqtt.bridge.cycler_troubles import PollTroubles
 from cti_mqtt.bridge.variables import VariableBook
 from cti_mqtt.bridge.writer import VariableWriter
 from cti_mqtt.client import Backoff, Credentials, Cycler, Endpoint, Supervisor

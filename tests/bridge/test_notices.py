@@ -3,8 +3,8 @@
 from datetime import UTC, datetime, timedelta
 
 from cti_mqtt.bridge.bus import Bus, Happening, Item
-from cti_mqtt.bridge.notices import MAX_KEYS, WINDOW_S, Notices
 from cti_mqtt.bridge.cycler_troubles import PollTroubles, spans
+from cti_mqtt.bridge.notices import MAX_KEYS, WINDOW_S, Notices
 from cti_mqtt.client.noise import Noise
 from cti_mqtt.errors import UnsupportedCommandError
 
