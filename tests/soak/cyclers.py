@@ -13,10 +13,22 @@ from typing import Any
 from cti_mqtt.simulator import Recorder, SimulatedServer
 from tests.faults.readings.counted import CountedCycler
 
+SCHEDULE = "Formation.sdx"
+
 
 def names(count: int) -> list[str]:
     """How the cyclers are called."""
     return [f"arbin{number}" for number in range(1, count + 1)]
+
+
+def running(channels: int) -> CountedCycler:
+    """A cycler with a test on each channel, so that all values change from poll to poll."""
+    cycler = CountedCycler(channels)
+    for index in range(channels):
+        channel = cycler.channel(index)
+        channel.assign(cycler.schedules[SCHEDULE], "")
+        channel.start("soak")
+    return cycler
 
 
 async def serve(count: int, channels: int) -> None:
@@ -24,7 +36,7 @@ async def serve(count: int, channels: int) -> None:
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     async with AsyncExitStack() as stack:
-        cyclers = {name: CountedCycler(channels) for name in names(count)}
+        cyclers = {name: running(channels) for name in names(count)}
         servers = {
             name: await stack.enter_async_context(SimulatedServer(cycler, recorder=Recorder(keep=1)))
             for name, cycler in cyclers.items()

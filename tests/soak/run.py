@@ -18,7 +18,7 @@ from tests.soak.judge import MIB, Line, problems
 from tests.soak.soak import FAULT_EVERY_S, Outcome, Plan, Soak
 from tests.support.brokers import MOSQUITTO
 
-WARM_UP_SHARE = 0.2
+WARM_UP_SHARE = 0.5  # of a short run; caches take three minutes to fill
 LONGEST_WARM_UP_S = 300.0
 
 

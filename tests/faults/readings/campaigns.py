@@ -17,6 +17,7 @@ from tests.support.proxy import Behaviour, Corrupt, Delay, Pass, Stall, Throttle
 
 SETTLE_S = 90.0  # from the last fault until nothing is missing
 POLLS_OF_TEN_MINUTES = 600  # at one a second
+AWAY_S = 2.5  # sometimes longer than it takes the bridge to try again
 JUST_S = 0.02  # after an answer, while the poll is decoded, written and sent
 ASK_RANGE = 500  # seqs that one replay asks for
 
@@ -54,7 +55,7 @@ async def broker_killed(it: World, plan: Plan, rng: random.Random, figures: Figu
         await asyncio.sleep(rng.uniform(0, 1.0))
         await it.broker.kill()
         figures.broker_kills += 1
-        await asyncio.sleep(rng.uniform(0, 0.8))
+        await asyncio.sleep(rng.uniform(0, AWAY_S))
         it.subscriber.drain += 1
         await it.broker.start()
         if away:
