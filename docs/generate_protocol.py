@@ -20,17 +20,9 @@ from typing import Any, get_args, get_type_hints
 from cti_mqtt.cti import results
 from cti_mqtt.cti.codes import META_VARIABLE_COUNT, ChannelStatus, Code, CommandCode, meta_code, server_version
 from cti_mqtt.cti.commands import COMMANDS, KIB, MIB, UNKNOWN_COMMAND, Command, MessageType
+from cti_mqtt.cti.fields import Field
 from cti_mqtt.cti.frame import HEADER, OVERHEAD, Direction
-from cti_mqtt.cti.layout import (
-    CountedBytes,
-    CountedNumbers,
-    CountedRecords,
-    Field,
-    Layout,
-    Rest,
-    SizedRest,
-    Texts,
-)
+from cti_mqtt.cti.layout import CountedBytes, CountedNumbers, CountedRecords, Layout, Rest, SizedRest, Texts
 from cti_mqtt.cti.messages import channels, extended, files, session, tests, variables
 from cti_mqtt.errors import InvalidRequestError
 

@@ -9,7 +9,7 @@ Source: v1.1, "Browse directory" and "Delete file or folder".
 import re
 from dataclasses import dataclass
 
-from cti_mqtt.cti.layout import encode_text
+from cti_mqtt.cti.fields import encode_text
 from cti_mqtt.errors import InvalidRequestError
 
 SEPARATOR = "\\"

@@ -12,8 +12,9 @@ from typing import Any, TypeVar, get_type_hints
 
 from cti_mqtt.cti.codes import ChannelStatus
 from cti_mqtt.cti.commands import BY_CLASS, BY_CODE
+from cti_mqtt.cti.fields import Field
 from cti_mqtt.cti.frame import CHECKSUM_SIZE, Direction, pack_frame, stored_checksum
-from cti_mqtt.cti.layout import CountedRecords, Field, Layout
+from cti_mqtt.cti.layout import CountedRecords, Layout
 from cti_mqtt.cti.messages.channels import (
     AuxReading,
     ChannelRecord,

@@ -7,28 +7,8 @@ from typing import Annotated, Any, NamedTuple
 
 import pytest
 
-from cti_mqtt.cti.layout import (
-    F32,
-    F64,
-    I16,
-    I32,
-    U8,
-    U16,
-    U32,
-    Codec,
-    CountedBytes,
-    CountedNumbers,
-    CountedRecords,
-    Layout,
-    Rest,
-    SizedRest,
-    array,
-    char,
-    flag,
-    number,
-    raw,
-    wchar,
-)
+from cti_mqtt.cti.fields import F32, F64, I16, I32, U8, U16, U32, array, char, flag, number, raw, wchar
+from cti_mqtt.cti.layout import Codec, CountedBytes, CountedNumbers, CountedRecords, Layout, Rest, SizedRest
 from cti_mqtt.cti.layout import Texts as CountedTexts
 from cti_mqtt.errors import InvalidRequestError, ProtocolError
 

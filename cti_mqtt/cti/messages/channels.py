@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import Annotated, NamedTuple
 
 from cti_mqtt.cti.codes import ChannelStatus, Selection
-from cti_mqtt.cti.layout import F32, F64, I16, U16, U32, CountedRecords, Layout, char, encode_text, flag, number, wchar
+from cti_mqtt.cti.fields import F32, F64, I16, U16, U32, char, encode_text, flag, number, wchar
+from cti_mqtt.cti.layout import CountedRecords, Layout
 from cti_mqtt.errors import InvalidRequestError, ProtocolError
 
 ALL_CHANNELS = -1

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from cti_mqtt.cti.codes import META_VARIABLE_COUNT
-from cti_mqtt.cti.layout import F64, U32, CountedNumbers, CountedRecords, Layout, Texts, array, number, wchar
+from cti_mqtt.cti.fields import F64, U32, array, number, wchar
+from cti_mqtt.cti.layout import CountedNumbers, CountedRecords, Layout, Texts
 from cti_mqtt.cti.results import StartDataCode
 
 NO_VALUES = (0.0,) * META_VARIABLE_COUNT

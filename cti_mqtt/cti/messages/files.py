@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated
 
-from cti_mqtt.cti.layout import F64, I32, U32, CountedRecords, Layout, Rest, SizedRest, number, raw, wchar
+from cti_mqtt.cti.fields import F64, I32, U32, number, raw, wchar
+from cti_mqtt.cti.layout import CountedRecords, Layout, Rest, SizedRest
 from cti_mqtt.cti.results import BrowseResult, DownloadResult, FileResult, UploadResult
 
 CHUNK_BYTES = 512 * 1024

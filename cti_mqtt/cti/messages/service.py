@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from cti_mqtt.cti.layout import U32, number, raw, wchar
+from cti_mqtt.cti.fields import U32, number, raw, wchar
 from cti_mqtt.cti.results import CalibrationResult, SendMessageResult
 
 

@@ -5,7 +5,8 @@ from ipaddress import IPv4Address
 from typing import Annotated
 
 from cti_mqtt.cti.codes import UserType
-from cti_mqtt.cti.layout import U32, CountedBytes, Field, char, flag, number, wchar
+from cti_mqtt.cti.fields import U32, Field, char, flag, number, wchar
+from cti_mqtt.cti.layout import CountedBytes
 from cti_mqtt.cti.results import ConnectResult, LoginResult
 from cti_mqtt.errors import InvalidRequestError
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from cti_mqtt.cti.codes import META_VARIABLE_COUNT
-from cti_mqtt.cti.layout import F32, I32, U32, CountedNumbers, array, flag, number, wchar
+from cti_mqtt.cti.fields import F32, I32, U32, array, flag, number, wchar
+from cti_mqtt.cti.layout import CountedNumbers
 from cti_mqtt.cti.results import (
     AssignResult,
     ContinueResult,

@@ -5,7 +5,8 @@ from enum import Enum
 from typing import Annotated, NamedTuple, Self
 
 from cti_mqtt.cti.codes import meta_code
-from cti_mqtt.cti.layout import F32, I32, U16, U32, Layout, number
+from cti_mqtt.cti.fields import F32, I32, U16, U32, number
+from cti_mqtt.cti.layout import Layout
 from cti_mqtt.cti.results import SetMetaVariableResult, UpdateMetaVariablesResult
 from cti_mqtt.errors import InvalidRequestError, ProtocolError
 
