@@ -78,8 +78,9 @@ class ReadingsPost:
 
     @property
     def waiting(self) -> int:
-        """How many polls the broker has not got."""
-        return len(self._waiting) + (self._journal.waiting if self._journal else 0)
+        """How many polls wait to be sent late; what is on its way just now is the link's to count."""
+        kept = max(0, self._journal.waiting - len(self._marks)) if self._journal else 0
+        return len(self._waiting) + kept
 
     @property
     def dropped(self) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cti_mqtt.bridge.mqtt.takeover import SHORT_LIFE_S, SUSPICIOUS
 from tests.faults.readings.judge import Figures, count, holes, problems
 from tests.faults.readings.world import INTERVAL_S, KEEPALIVE_S, QUIET_S, TIMEOUT_S, World, defaults, kept, world
 from tests.faults.world import FaultError, log_of, plainly
@@ -17,6 +18,7 @@ from tests.support.proxy import Behaviour, Corrupt, Delay, Pass, Stall, Throttle
 
 SETTLE_S = 90.0  # from the last fault until nothing is missing
 POLLS_OF_TEN_MINUTES = 600  # at one a second
+TAKEN_FOR_A_RIVAL = SUSPICIOUS - 1  # short connections in a row are one fewer
 AWAY_S = 2.5  # sometimes longer than it takes the bridge to try again
 JUST_S = 0.02  # after an answer, while the poll is decoded, written and sent
 ASK_RANGE = 500  # seqs that one replay asks for
@@ -46,9 +48,15 @@ Course = Callable[[World, Plan, random.Random, Figures], Awaitable[None]]
 
 
 async def broker_killed(it: World, plan: Plan, rng: random.Random, figures: Figures) -> None:
-    """The broker dies again and again; for every other death the subscriber is away and its queue at the broker."""
-    for _ in range(plan.kills):
+    """The broker dies again and again; for every other death the subscriber is away and its queue at the broker.
+
+    Now and then it lives long enough not to look as if another client took the bridge's place, again and again: else the
+    bridge would keep out of its way for longer and longer.
+    """
+    for number in range(plan.kills):
         await it.progress()
+        if number % TAKEN_FOR_A_RIVAL == TAKEN_FOR_A_RIVAL - 1:
+            await asyncio.sleep(SHORT_LIFE_S)
         away = rng.random() < 0.5
         if away:
             await it.subscriber.go()
