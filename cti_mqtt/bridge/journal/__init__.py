@@ -2,6 +2,6 @@
 
 from cti_mqtt.bridge.journal.gaps import Gaps
 from cti_mqtt.bridge.journal.journal import Journal
-from cti_mqtt.bridge.journal.records import Gap, KeptPoll, Lost, Span
+from cti_mqtt.bridge.journal.records import Gap, KeptPoll, Lost, Portion, Span
 
-__all__ = ["Gap", "Gaps", "Journal", "KeptPoll", "Lost", "Span"]
+__all__ = ["Gap", "Gaps", "Journal", "KeptPoll", "Lost", "Portion", "Span"]

@@ -16,7 +16,7 @@ from cti_mqtt.bridge.database import Database
 from cti_mqtt.bridge.journal import polls
 from cti_mqtt.bridge.journal.age import Age
 from cti_mqtt.bridge.journal.gaps import Gaps
-from cti_mqtt.bridge.journal.records import Gap, KeptPoll, Lost, Span, Tally
+from cti_mqtt.bridge.journal.records import Gap, Lost, Portion, Span, Tally
 from cti_mqtt.bridge.journal.schema import FILE_NAME, SCHEMA
 from cti_mqtt.errors import StorageError
 
@@ -27,6 +27,10 @@ MARKED_AT_ONCE = 1000
 LEAST_PROBE_BYTES = 2**16
 
 T = TypeVar("T")
+
+
+def _ignore(_: object) -> None:
+    """Nobody wants to be told."""
 
 
 class Journal:
@@ -131,7 +135,9 @@ class Journal:
 
     # --- polls ---
 
-    def add(self, cycler: str, seq: int, ts: str, fragments: Sequence[bytes]) -> "Future[int]":
+    def add(
+        self, cycler: str, seq: int, ts: str, fragments: Sequence[bytes], late: Callable[[int], None] = _ignore
+    ) -> "Future[int]":
         """Put a poll of this run on record; what is there already stays as it is.
 
         Args:
@@ -139,6 +145,8 @@ class Journal:
             seq: of the poll.
             ts: when it was taken, as published.
             fragments: one JSON object a channel, without line feeds.
+            late: told of the number where the future cannot bring it: it failed with the patience (or was cancelled),
+                and the poll is on record after all. Called in the event loop; it must not raise.
 
         Returns:
             its number; that of the first where the same was added before and is still there.
@@ -151,7 +159,12 @@ class Journal:
             self._trim(connection, lost)
             return number
 
-        return self._write(work)
+        def settled(number: int) -> None:
+            if future.done():  # too late; else it is about to succeed
+                late(number)
+
+        future = self._write(work, settled)
+        return future
 
     def delivered(self, numbers: Collection[int]) -> "Future[None]":
         """The broker has these. Where that cannot be written it is remembered, and written later."""
@@ -159,22 +172,31 @@ class Journal:
         self._unmarked.update(which)
         return self._write(
             lambda connection, _: polls.mark(connection, which, at),
-            then=lambda: self._unmarked.difference_update(which),
+            then=lambda _: self._unmarked.difference_update(which),
         )
 
-    def undelivered(self, after: int, limit: int) -> "Future[tuple[KeptPoll, ...]]":
-        """What waits with a higher number, oldest first; also where nothing can be written."""
-        without = frozenset(self._unmarked)
+    def undelivered(self, after: int, limit: int, without: Collection[int] = ()) -> "Future[Portion]":
+        """What waits with a higher number, oldest first; also where nothing can be written.
+
+        Args:
+            after: a number; 0: from the oldest on. To go on: the `last` of the portion before.
+            limit: how many polls at most; there may be fewer, even none, where more follow.
+            without: numbers that are passed over without being read, at little cost.
+        """
+        passed_over = frozenset().union(without, self._unmarked)
         unreadable: list[int] = []
 
-        def work(connection: Connection) -> tuple[KeptPoll, ...]:
+        def work(connection: Connection) -> Portion:
             unreadable.clear()  # it is done anew
-            return polls.undelivered(connection, after, limit, without, unreadable)
+            return polls.undelivered(connection, after, limit, passed_over, unreadable)
 
         return self._database.submit(work, reads=True, then=lambda _: self._give_up(unreadable))
 
-    def span(self, cycler: str, boot: str, from_seq: int, to_seq: int, limit: int) -> "Future[tuple[KeptPoll, ...]]":
-        """What is kept of a run between two polls, both included, by seq; also where nothing can be written."""
+    def span(self, cycler: str, boot: str, from_seq: int, to_seq: int, limit: int) -> "Future[Portion]":
+        """What is kept of a run between two polls, both included, by seq; also where nothing can be written.
+
+        To go on, ask from the seq that follows on the `last` of the portion before.
+        """
         asked = partial(polls.span, cycler=cycler, boot=boot, from_seq=from_seq, to_seq=to_seq, limit=limit)
         return self._database.submit(asked, reads=True)
 
@@ -188,9 +210,7 @@ class Journal:
         """The time of day, had it not been set since this run began; seconds since 1970."""
         return self._began + self._clock.monotonic() - self._began_s
 
-    def _write(
-        self, work: Callable[[Connection, list[Lost]], T], then: Callable[[], object] = lambda: None
-    ) -> "Future[T]":
+    def _write(self, work: Callable[[Connection, list[Lost]], T], then: Callable[[T], object] = _ignore) -> "Future[T]":
         lost: list[Lost] = []
         seen = [Tally()]
 
@@ -200,8 +220,8 @@ class Journal:
             seen[0] = polls.tally(connection)
             return result
 
-        def note(_: T) -> None:
-            then()
+        def note(result: T) -> None:
+            then(result)
             self._tally = seen[0]
             self._lose(lost)
 

@@ -2,15 +2,17 @@
 
 import sqlite3
 import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
+from contextlib import closing
 from itertools import islice, takewhile
 
 from cti_mqtt.bridge.database import touch
 from cti_mqtt.bridge.journal.age import Bound
-from cti_mqtt.bridge.journal.records import KeptPoll, Lost, Span, Tally
+from cti_mqtt.bridge.journal.records import KeptPoll, Lost, Portion, Span, Tally
 
 PORTION = 500  # rows deleted in one go: a bounded time in which nothing else is written
 ROOM_PORTION = 100  # delivered polls that go when the disk is full
+LOOKED_AT = 5000  # rows that are passed over in one go, to find those that are asked for
 LEVEL = 1  # of zlib: JSON shrinks to a fifth by it, and the others take several times as long
 
 WHY_FULL = "the journal is full (journal.max_bytes)"
@@ -170,28 +172,41 @@ def probe(connection: sqlite3.Connection, size: int) -> None:
 
 
 def undelivered(
-    connection: sqlite3.Connection, after: int, limit: int, without: Collection[int], unreadable: list[int]
-) -> tuple[KeptPoll, ...]:
+    connection: sqlite3.Connection, after: int, limit: int, without: Container[int], unreadable: list[int]
+) -> Portion:
     """What waits, oldest first; the numbers of those that cannot be read are appended to `unreadable`."""
-    rows = connection.execute("SELECT number FROM undelivered WHERE number > ? ORDER BY number", (after,))
-    numbers = list(islice((row[0] for row in rows if row[0] not in without), limit))
-    found = (
-        connection.execute(f"SELECT {_POLL} FROM poll WHERE number = ?", (number,)).fetchone()  # noqa: S608  # constants
-        or (number, "", "", 0, "", None)
-        for number in numbers
-    )
-    return _kept(found, unreadable)
+    found: list[KeptPoll] = []
+    last = None
+    narrow = "SELECT number FROM undelivered WHERE number > ? ORDER BY number LIMIT ?"  # no body is touched
+    with closing(connection.execute(narrow, (after, LOOKED_AT))) as numbers:
+        for (number,) in numbers:
+            last = number
+            if number in without:
+                continue
+            row = connection.execute(f"SELECT {_POLL} FROM poll WHERE number = ?", (number,)).fetchone()  # noqa: S608  # constants
+            poll = None if row is None else _kept(row)
+            if poll is None:
+                unreadable.append(number)
+            else:
+                found.append(poll)
+            if len(found) >= limit:
+                break
+    return Portion(tuple(found), last)
 
 
-def span(
-    connection: sqlite3.Connection, cycler: str, boot: str, from_seq: int, to_seq: int, limit: int
-) -> tuple[KeptPoll, ...]:
+def span(connection: sqlite3.Connection, cycler: str, boot: str, from_seq: int, to_seq: int, limit: int) -> Portion:
     """What is kept of a run, by seq; without what cannot be read."""
     rows = connection.execute(
         f"SELECT {_POLL} FROM poll WHERE cycler = ? AND boot = ? AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?",  # noqa: S608  # as above
         (cycler, boot, from_seq, to_seq, limit),
     )
-    return _kept(rows, [])
+    found, last = [], None
+    for row in rows:
+        last = row[3]
+        poll = _kept(row)
+        if poll is not None:
+            found.append(poll)
+    return Portion(tuple(found), last)
 
 
 def kept(connection: sqlite3.Connection, cycler: str) -> tuple[Span, ...]:
@@ -219,13 +234,11 @@ def newest(connection: sqlite3.Connection) -> tuple[int, int, float]:
     return number, place, max((row[0] for row in stamps if row is not None), default=0.0)
 
 
-def _kept(rows: Iterable[tuple[int, str, str, int, str, bytes | None]], unreadable: list[int]) -> tuple[KeptPoll, ...]:
-    found = []
-    for number, cycler, boot, seq, ts, body in rows:
-        try:
-            whole = zlib.decompress(body or b"")
-        except (zlib.error, TypeError):
-            unreadable.append(number)
-        else:
-            found.append(KeptPoll(number, cycler, boot, seq, ts, tuple(whole.split(b"\n")) if whole else ()))
-    return tuple(found)
+def _kept(row: tuple[int, str, str, int, str, bytes]) -> KeptPoll | None:
+    """None: it cannot be read."""
+    number, cycler, boot, seq, ts, body = row
+    try:
+        whole = zlib.decompress(body)
+    except (zlib.error, TypeError):
+        return None
+    return KeptPoll(number, cycler, boot, seq, ts, tuple(whole.split(b"\n")) if whole else ())

@@ -25,6 +25,19 @@ class KeptPoll:
 
 
 @dataclass(frozen=True, slots=True)
+class Portion:
+    """Some of what was asked for, in order; the next portion begins behind `last`.
+
+    Attributes:
+        polls: those of them that can be read; there may be none although more follow.
+        last: the last number, or seq, that was looked at; None: there was nothing to look at, this is the end.
+    """
+
+    polls: tuple[KeptPoll, ...]
+    last: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Gap:
     """Polls in a row that were given up without the broker having them.
 

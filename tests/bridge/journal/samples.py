@@ -58,11 +58,11 @@ class Bench:
 
     async def waiting(self) -> list[int]:
         """The seqs that are not delivered, in order."""
-        return [poll.seq for poll in await self.journal.undelivered(0, 100_000)]
+        return [poll.seq for poll in (await self.journal.undelivered(0, 100_000)).polls]
 
     async def kept(self, cycler: str = "arbin1", boot: str = BOOT) -> list[int]:
         """The seqs that can be replayed."""
-        return [poll.seq for poll in await self.journal.span(cycler, boot, 0, 2**40, 100_000)]
+        return [poll.seq for poll in (await self.journal.span(cycler, boot, 0, 2**40, 100_000)).polls]
 
     async def told(self) -> list[tuple[str, int, int, int]]:
         self.journal._gaps.tell()

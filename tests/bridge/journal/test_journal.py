@@ -3,18 +3,36 @@
 import asyncio
 import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from cti_mqtt.bridge.journal import Gap, Span
+from cti_mqtt.bridge.journal import Gap, KeptPoll, Portion, Span
 from cti_mqtt.bridge.journal.polls import WHY_FULL, WHY_UNREADABLE
 from cti_mqtt.errors import StorageError
-from tests.bridge.journal.samples import BOOT, FRAGMENTS, file_in, opened, poll, stalled
+from tests.bridge.journal.samples import BOOT, FRAGMENTS, Bench, file_in, opened, poll, stalled
 
 OTHER = "0123456789abcdef"
 ONE_MB = 2**20
+
+
+def damage(folder: Path, numbers: Sequence[int]) -> None:
+    """What stands there is no longer what was put there."""
+    with closing(sqlite3.connect(file_in(folder), timeout=10)) as connection, connection:
+        connection.executemany("UPDATE poll SET body = x'00' WHERE number = ?", [(number,) for number in numbers])
+
+
+async def all_portions(bench: Bench, limit: int, without: Sequence[int] = ()) -> list[KeptPoll]:
+    found: list[KeptPoll] = []
+    last: int | None = 0
+    while last is not None:
+        portion = await bench.journal.undelivered(last, limit, without)
+        assert len(portion.polls) <= limit
+        found += portion.polls
+        last = portion.last
+    return found
 
 
 class TestPolls:
@@ -22,21 +40,22 @@ class TestPolls:
         async with opened(tmp_path) as bench:
             first, second, third = await bench.add(1, 3)
             assert first < second < third
-            assert await bench.journal.undelivered(0, 2) == (poll(first, 1), poll(second, 2))
-            assert await bench.journal.undelivered(second, 2) == (poll(third, 3),)
+            assert await bench.journal.undelivered(0, 2) == Portion((poll(first, 1), poll(second, 2)), second)
+            assert await bench.journal.undelivered(second, 2) == Portion((poll(third, 3),), third)
+            assert await bench.journal.undelivered(third, 2) == Portion((), None)
             assert bench.journal.waiting == 3
             await bench.journal.delivered([first, third])
             assert bench.journal.waiting == 1
-            assert await bench.journal.undelivered(0, 10) == (poll(second, 2),)
+            assert await bench.journal.undelivered(0, 10) == Portion((poll(second, 2),), second)
             assert await bench.kept() == [1, 2, 3]
-            assert await bench.journal.span("arbin1", BOOT, 2, 3, 1) == (poll(second, 2),)
-            assert await bench.journal.span("arbin2", BOOT, 1, 3, 9) == ()
+            assert await bench.journal.span("arbin1", BOOT, 2, 3, 1) == Portion((poll(second, 2),), 2)
+            assert await bench.journal.span("arbin2", BOOT, 1, 3, 9) == Portion((), None)
 
     @pytest.mark.parametrize("fragments", [(), (b"{}",), (b"{}", b'{"a":"\xc3\xbc\\n"}')])
     async def test_fragments_come_back_as_they_were(self, tmp_path: Path, fragments: tuple[bytes, ...]) -> None:
         async with opened(tmp_path) as bench:
             await bench.journal.add("arbin1", 1, "then", fragments)
-            (kept,) = await bench.journal.undelivered(0, 1)
+            (kept,) = (await bench.journal.undelivered(0, 1)).polls
             assert (kept.ts, kept.fragments) == ("then", fragments)
 
     @pytest.mark.parametrize("fragments", [(b"{\n}",), (b"", b"{}"), (b"",)])
@@ -85,7 +104,7 @@ class TestPolls:
             assert bench.journal.waiting == 2
             assert 0 < bench.journal.filled < 0.01
             assert (await bench.add(1))[0] > numbers[-1]
-            found = await bench.journal.undelivered(0, 10)
+            found = (await bench.journal.undelivered(0, 10)).polls
             assert [(kept.boot, kept.seq) for kept in found] == [(OTHER, 1), (OTHER, 2), (BOOT, 1)]
 
     async def test_numbers_are_not_given_again_where_everything_went(self, tmp_path: Path) -> None:
@@ -106,17 +125,50 @@ class TestPolls:
                 numbers = await bench.add(first, first + 499)
                 await bench.journal.delivered(numbers[:250])
             assert bench.journal.waiting == 2500
-            last, found = 0, 0
-            while portion := await bench.journal.undelivered(last, 500):
-                last, found = portion[-1].number, found + len(portion)
-            assert found == 2500
+            assert len(await all_portions(bench, 500)) == 2500
         assert time.monotonic() - begun < 20  # about one
+
+    async def test_what_is_passed_over_is_not_read(self, tmp_path: Path) -> None:
+        async with opened(tmp_path, patience_s=30) as bench:
+            numbers = await bench.add(1, 300)
+            damage(tmp_path, numbers[:200])
+            assert (await bench.journal.undelivered(0, 20, numbers[:150])).polls == tuple(
+                poll(numbers[seq - 1], seq) for seq in range(201, 221)
+            )
+            await bench.waiting()
+            assert bench.journal.waiting == 250  # nothing is known of the others, since nobody looked at them
+            assert [poll.number for poll in await all_portions(bench, 20, numbers[250:])] == numbers[200:250]
+            assert await bench.journal.undelivered(0, 20, numbers) == Portion((), numbers[-1])
+
+    async def test_a_portion_is_bounded_work_and_never_looks_like_the_end(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("cti_mqtt.bridge.journal.polls.LOOKED_AT", 10)
+        async with opened(tmp_path) as bench:
+            numbers = await bench.add(1, 100)
+            assert await bench.journal.undelivered(0, 20, numbers[:90]) == Portion((), numbers[9])
+            found = await all_portions(bench, 20, numbers[5:93])
+            assert [poll.seq for poll in found] == [*range(1, 6), *range(94, 101)]
+
+    @pytest.mark.parametrize("limit", [20, 7])
+    async def test_many_damaged_ones_in_a_row_are_not_the_end(self, tmp_path: Path, limit: int) -> None:
+        async with opened(tmp_path) as bench:
+            damage(tmp_path, (await bench.add(1, 60))[2:48])
+            readable = [1, 2, *range(49, 61)]
+            found: list[KeptPoll] = []
+            last: int | None = 0
+            while last is not None:
+                found += (portion := await bench.journal.span("arbin1", BOOT, last + 1, 1000, limit)).polls
+                last = portion.last
+            assert [poll.seq for poll in found] == readable
+            assert [poll.seq for poll in await all_portions(bench, limit)] == readable
+            assert await bench.waiting() == readable
+            assert await bench.told() == [("arbin1", 3, 48, 46)]
 
     async def test_a_record_that_cannot_be_read_holds_nobody_up(self, tmp_path: Path) -> None:
         async with opened(tmp_path, boot=OTHER) as bench:
             numbers = await bench.add(1, 3)
-        with closing(sqlite3.connect(file_in(tmp_path))) as connection, connection:
-            connection.execute("UPDATE poll SET body = x'00' WHERE number = ?", numbers[1:2])
+        damage(tmp_path, numbers[1:2])
         async with opened(tmp_path) as bench:
             assert await bench.waiting() == [1, 3]
             assert await bench.kept(boot=OTHER) == [1, 3]

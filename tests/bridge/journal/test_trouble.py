@@ -18,7 +18,7 @@ from cti_mqtt.bridge.journal.schema import SCHEMA
 from cti_mqtt.bridge.store import Store
 from cti_mqtt.bridge.store.schema import FILE_NAME as STORE_NAME
 from cti_mqtt.errors import StorageError
-from tests.bridge.journal.samples import file_in, opened, stalled
+from tests.bridge.journal.samples import FRAGMENTS, file_in, opened, stalled
 
 ROOT = Path(__file__).parents[3]
 NOBODY = 65534
@@ -55,9 +55,26 @@ class TestStall:
                     await bench.add(1)
                 assert "did not answer" in bench.journal.problem
             await written_again(bench.journal)
-            (kept,) = await bench.journal.undelivered(0, 10)
+            (kept,) = (await bench.journal.undelivered(0, 10)).polls
             assert await bench.add(1) == [kept.number]
             assert bench.journal.waiting == 1  # also what was done late is counted
+
+    async def test_whoever_did_not_hear_of_it_is_told_later(self, tmp_path: Path) -> None:
+        late: list[int] = []
+        async with opened(tmp_path, patience_s=0.5) as bench:
+            in_time = await bench.journal.add("arbin1", 1, "", FRAGMENTS, late.append)
+            with stalled(bench.journal):
+                with pytest.raises(StorageError, match="did not answer"):
+                    await bench.journal.add("arbin1", 2, "", FRAGMENTS, late.append)
+                assert late == []
+            await written_again(bench.journal)
+            (_, kept) = (await bench.journal.undelivered(0, 10)).polls
+            assert late == [kept.number]
+            with pytest.raises(StorageError, match="cannot be stored"):
+                await bench.journal.add("arbin1", 3, "", (b"",), late.append)
+            assert in_time not in late
+            await bench.journal.delivered(late)
+            assert await bench.waiting() == [1]
 
     async def test_what_waits_is_bounded(self, tmp_path: Path) -> None:
         async with opened(tmp_path) as bench:
