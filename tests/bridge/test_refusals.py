@@ -16,6 +16,7 @@ from cti_mqtt import config
 from cti_mqtt.bridge.bus import Bus, Item, Result
 from cti_mqtt.bridge.commands import MAX_UNFINISHED, Commander
 from cti_mqtt.bridge.delivery import Replayer
+from cti_mqtt.bridge.delivery.late import LateSender
 from cti_mqtt.bridge.delivery.marks import Marks
 from cti_mqtt.bridge.delivery.pace import Pace
 from cti_mqtt.bridge.delivery.sending import Sender
@@ -94,13 +95,8 @@ async def bench(**changes: Any) -> AsyncIterator[Bench]:
     guard = RetainedGuard(clock.monotonic, protocol_5=True)
     store = Store(None)
     await store.open()
-    replayer = Replayer(
-        Sender(Topics("cti"), lambda message, settled: False, None, lambda: None),
-        None,
-        Marks(None),
-        Pace(1),
-        lambda: False,
-    )
+    sender = Sender(Topics("cti"), lambda message, settled: False, None, lambda: None, clock.monotonic, lambda *_: None)
+    replayer = Replayer(LateSender(sender, Pace(1), lambda: False), None, Marks(None), lambda *_: None)
     commander = Commander(
         Topics("cti"), {"arbin1": station}, bus, clock, guard, cleared.append, store, lambda: True, replayer
     )

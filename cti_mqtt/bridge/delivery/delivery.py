@@ -27,6 +27,7 @@ class Delivery:
         waiting: where polls wait that are not on disk.
         boot: this run of the bridge.
         interval_s: how often a cycler is polled.
+        tell: told what became of each poll.
         fell_behind: called when something has to be sent late.
     """
 
@@ -38,6 +39,7 @@ class Delivery:
         waiting: WaitingRoom,
         boot: str,
         interval_s: Callable[[str], float],
+        tell: Callable[[Parcel, str | None], None],
         fell_behind: Callable[[], None],
     ) -> None:
         self._sender = sender
@@ -46,6 +48,7 @@ class Delivery:
         self._waiting = waiting
         self._boot = boot
         self._interval_s = interval_s
+        self._tell = tell
         self._fell_behind = fell_behind
         self._was_connected = False
         self._lines: defaultdict[str, deque[Parcel]] = defaultdict(deque)
@@ -61,7 +64,8 @@ class Delivery:
             parcel.written = True
             self._send_line(line)
         else:
-            asked = self._journal.add(parcel.cycler, parcel.seq, parcel.ts, parcel.fragments)
+            late = partial(self._written_late, parcel)
+            asked = self._journal.add(parcel.cycler, parcel.seq, parcel.ts, parcel.fragments, late)
             asked.add_done_callback(partial(self._written, line, parcel))
 
     def connected(self) -> None:
@@ -81,6 +85,16 @@ class Delivery:
         if was_settled:
             self._conclude(parcel)
 
+    def _written_late(self, parcel: Parcel, number: int) -> None:
+        """The disk has it after all, when nobody believed that any more."""
+        parcel.number = number
+        self._waiting.remove(parcel)
+        if parcel.settled:
+            self._marks.settled(number, delivered=parcel.failure is None)
+            self._fell_behind()
+        else:
+            self._marks.sending(number)
+
     def _send_overdue(self, line: "deque[Parcel]", parcel: Parcel) -> None:
         """Disk or broker take longer than a poll: what waits up to here goes out now."""
         while line and not parcel.sent:
@@ -97,11 +111,11 @@ class Delivery:
         parcel.sent = True
         if parcel.timer is not None:
             parcel.timer.cancel()
-        if not self._sender.send(parcel, partial(self._settled, parcel), historical=False):
-            self._settled(parcel, "the broker is not reached, or does not keep up")
+        self._sender.send(parcel, partial(self._settled, parcel))
 
     def _settled(self, parcel: Parcel, failure: str | None) -> None:
         parcel.settled, parcel.failure = True, failure
+        self._tell(parcel, failure)
         self._conclude(parcel)
 
     def _conclude(self, parcel: Parcel) -> None:

@@ -25,6 +25,10 @@ class Marks:
         """How many polls the journal still counts as waiting, and that need not be sent."""
         return len(self._on_the_way) + len(self._arrived)
 
+    def numbers(self) -> frozenset[int]:
+        """Of these polls."""
+        return frozenset(self._on_the_way | self._arrived)
+
     def __contains__(self, number: int) -> bool:
         """Whether a poll need not be sent: it is on its way, or the broker has it already."""
         return number in self._on_the_way or number in self._arrived

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from cti_mqtt.bridge.delivery.troubles import Trouble
+
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 
 
@@ -43,6 +45,7 @@ class Parcel:
         sent: whether it was handed to the broker's connection, or tried to be.
         settled: whether it is known what became of that.
         failure: why the broker has not got it; None where it has.
+        trouble: what it has gone through since, where it waits in memory.
         timer: what sends it where disk or broker take too long.
     """
 
@@ -56,6 +59,7 @@ class Parcel:
     sent: bool = False
     settled: bool = False
     failure: str | None = None
+    trouble: Trouble | None = None
     timer: asyncio.TimerHandle | None = field(default=None, repr=False)
 
     @property
@@ -102,6 +106,16 @@ class WaitingRoom:
         parcel = self._parcels.popleft()
         self._bytes -= parcel.size
         return parcel
+
+    def remove(self, parcel: Parcel) -> None:
+        """This one need not wait here any more."""
+        if parcel in self._parcels:
+            self._parcels.remove(parcel)
+            self._bytes -= parcel.size
+
+    def next_s(self) -> float | None:
+        """When the first of those is tried again that were refused, monotonic."""
+        return min((each.trouble.until_s for each in self._parcels if each.trouble), default=None)
 
     def take_all(self) -> list[Parcel]:
         """All of them, oldest first."""

@@ -9,13 +9,14 @@ from cti_mqtt.bridge.bus import Bus, Happening, Poll
 from cti_mqtt.bridge.clock import Clock, stamp
 from cti_mqtt.bridge.delivery.backfill import Backfill
 from cti_mqtt.bridge.delivery.delivery import Delivery
+from cti_mqtt.bridge.delivery.late import LateSender
 from cti_mqtt.bridge.delivery.marks import Marks
 from cti_mqtt.bridge.delivery.pace import Pace
 from cti_mqtt.bridge.delivery.parcels import Parcel, SentPoll, WaitingRoom
 from cti_mqtt.bridge.delivery.replay import Replayer
 from cti_mqtt.bridge.delivery.sending import Sender
 from cti_mqtt.bridge.journal import Gap, Gaps, Journal, Lost
-from cti_mqtt.bridge.mqtt import MqttLink
+from cti_mqtt.bridge.mqtt import LOST, SUSPECT, MqttLink
 from cti_mqtt.bridge.topics import Topics
 
 log = logging.getLogger(__name__)
@@ -60,14 +61,16 @@ class ReadingsPost:
         self._lost = 0
         self._waiting = WaitingRoom(self._lose)
         self._told: dict[str, float] = {}
-        marks, pace = Marks(self._journal), Pace(settings.journal.backfill_per_s)
-        sender = Sender(topics, link.offer, settings.publish.max_bytes, lambda: link.max_packet)
-        self._marks = marks
-        self._backfill = Backfill(
-            sender, self._journal, marks, self._waiting, pace, lambda: link.connected, self._refused
+        self._marks = marks = Marks(self._journal)
+        self._sender = sender = Sender(
+            topics, link.offer, settings.publish.max_bytes, lambda: link.max_packet, clock.monotonic, self._say
         )
-        self._delivery = Delivery(sender, self._journal, marks, self._waiting, boot, interval_s, self._backfill.wake)
-        self.replayer = Replayer(sender, self._journal, marks, pace, lambda: link.connected)
+        late = LateSender(sender, Pace(settings.journal.backfill_per_s), lambda: link.connected)
+        self._backfill = Backfill(late, self._journal, marks, self._waiting, lambda: link.connected, self._settled)
+        self._delivery = Delivery(
+            sender, self._journal, marks, self._waiting, boot, interval_s, self._settled, self._backfill.wake
+        )
+        self.replayer = Replayer(late, self._journal, marks, self._settled)
 
     # --- figures for the verdict on health ---
 
@@ -149,11 +152,19 @@ class ReadingsPost:
         message = f"readings {gap.from_seq} to {gap.to_seq} of boot {gap.boot} are lost: {gap.why}"
         self._bus.publish(Happening(stamp(self._clock.now()), "gap", message, gap.cycler, after=span))
 
-    def _refused(self, poll: SentPoll, failure: str) -> None:
-        now_s = self._clock.monotonic()
-        if now_s - self._told.get(failure, -REFUSED_AGAIN_S) < REFUSED_AGAIN_S:
+    def _settled(self, poll: SentPoll, failure: str | None) -> None:
+        """A poll has its end, this time."""
+        self._sender.learn(poll, failure)
+        if failure in {None, LOST, SUSPECT}:
             return
-        self._told[failure] = now_s
-        message = f"the broker refused readings (seq {poll.seq} of boot {poll.boot}): {failure}; they are sent again"
+        now_s = self._clock.monotonic()
+        if now_s - self._told.get(str(failure), -REFUSED_AGAIN_S) < REFUSED_AGAIN_S:
+            return
+        self._told[str(failure)] = now_s
+        self._say(
+            poll, f"the broker refused readings (seq {poll.seq} of boot {poll.boot}): {failure}; they are sent again"
+        )
+
+    def _say(self, poll: SentPoll, message: str) -> None:
         log.warning("%s: %s", poll.cycler, message)
         self._bus.publish(Happening(stamp(self._clock.now()), "publish_refused", message, poll.cycler))

@@ -4,16 +4,16 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
+from cti_mqtt.bridge.delivery.late import LateSender
 from cti_mqtt.bridge.delivery.marks import Marks
-from cti_mqtt.bridge.delivery.pace import Pace
-from cti_mqtt.bridge.delivery.sending import Sender
+from cti_mqtt.bridge.delivery.parcels import SentPoll
 from cti_mqtt.bridge.journal import Journal, KeptPoll
+from cti_mqtt.bridge.mqtt import LOST
 from cti_mqtt.bridge.verdict import Outcome, Verdict, refused
 from cti_mqtt.errors import StorageError
 
 PORTION = 20  # polls that are read from the journal together
 MAX_POLLS = 10_000  # in one request
-CONGESTED_S = 0.1  # until a connection that takes no more is tried again
 MOST_SPANS = 8  # that are named in a message
 
 
@@ -21,26 +21,23 @@ class Replayer:
     """Sends a range again, on `backfill`.
 
     Args:
-        sender: sends one poll.
+        late: sends one poll.
         journal: where they are kept; None: nowhere.
         marks: is told what has arrived.
-        pace: how fast, together with the backfill.
-        is_connected: whether the broker is there.
+        tell: told what became of each.
     """
 
     def __init__(
         self,
-        sender: Sender,
+        late: LateSender,
         journal: Journal | None,
         marks: Marks,
-        pace: Pace,
-        is_connected: Callable[[], bool],
+        tell: Callable[[SentPoll, str | None], None],
     ) -> None:
-        self._sender = sender
+        self._late = late
         self._journal = journal
         self._marks = marks
-        self._pace = pace
-        self._is_connected = is_connected
+        self._tell = tell
         self._busy: set[str] = set()
 
     async def replay(self, cycler: str, boot: str, from_seq: int, to_seq: int) -> Verdict:
@@ -63,15 +60,19 @@ class Replayer:
     async def _replay(self, journal: Journal, cycler: str, boot: str, from_seq: int, to_seq: int) -> Verdict:
         missing: list[tuple[int, int]] = []
         sent: list[asyncio.Future[str | None]] = []
-        following = from_seq
-        while polls := await journal.span(cycler, boot, following, to_seq, PORTION):
-            for poll in polls:
+        following, looked_at = from_seq, from_seq - 1
+        while looked_at < to_seq:
+            portion = await journal.span(cycler, boot, looked_at + 1, to_seq, PORTION)
+            if portion.last is None:
+                break
+            looked_at = portion.last
+            for poll in portion.polls:
                 if poll.seq > following:
                     missing.append((following, poll.seq - 1))
                 following = poll.seq + 1
-                if (settled := await self._send(poll)) is None:
-                    return _broken_off(len(sent))
-                sent.append(settled)
+                sent.append(await self._send(poll))
+                if sent[-1].done() and sent[-1].result() == LOST:
+                    return _broken_off(len(sent) - 1)
         if following <= to_seq:
             missing.append((following, to_seq))
         failures = [failure for failure in await asyncio.gather(*sent) if failure is not None]
@@ -91,19 +92,14 @@ class Replayer:
             f"kept of {cycler}: {_some(kept) or 'nothing'}"
         )
 
-    async def _send(self, poll: KeptPoll) -> "asyncio.Future[str | None] | None":
-        """Its end, later; None: the broker has gone."""
+    async def _send(self, poll: KeptPoll) -> "asyncio.Future[str | None]":
+        """Send one; its end, now or later."""
         settled: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        await self._pace.turn()
-        while self._is_connected():
-            if self._sender.send(poll, partial(self._settled, poll, settled), historical=True):
-                return settled
-            await asyncio.sleep(CONGESTED_S)
-        self._pace.landed()
-        return None
+        await self._late.send(poll, partial(self._settled, poll, settled))
+        return settled
 
     def _settled(self, poll: KeptPoll, settled: "asyncio.Future[str | None]", failure: str | None) -> None:
-        self._pace.landed()
+        self._tell(poll, failure)
         if failure is None:
             self._marks.settled(poll.number, delivered=True)
         if not settled.done():

@@ -16,6 +16,7 @@ from tests.support.brokers import (
     ALL_KINDS,
     HOST,
     MOSQUITTO_5,
+    MOSQUITTO_311,
     BrokerKind,
     broker_of_kind,
     needs_mosquitto,
@@ -213,6 +214,19 @@ async def test_a_poll_in_parts(tmp_path: Path) -> None:
         assert parts == [(number, parts[0][1]) for number in range(1, parts[0][1] + 1)]
         channels = [reading["channel"] for body in late if body["seq"] == away for reading in body["channels"]]
         assert sorted(channels) == list(range(1, 17))
+
+
+@needs_mosquitto
+async def test_a_broker_that_drops_us_over_large_readings(tmp_path: Path) -> None:
+    """It says nothing of a limit: the readings become smaller, and commands are heard again."""
+    async with broker_of_kind(MOSQUITTO_311, tmp_path, extra="max_packet_size 6000") as port:
+        async with rig(port, "3.1.1", publish={"state": False}) as it:
+            await it.observer.wait("arbin1/readings", timeout_s=30)
+            told = await it.observer.wait("arbin1/event", lambda heard: heard.json["type"] == "publish_refused")
+            assert "publish.max_bytes" in told.json["message"]
+            parts = {body["part"] for body in polls(it.observer, "readings")}
+            assert len(parts) > 1
+            assert (await it.observer.ask("arbin1/channel/1", "stop"))["reason"] == "not_running"
 
 
 @needs_mosquitto

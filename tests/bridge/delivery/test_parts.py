@@ -1,8 +1,11 @@
 """The pieces of the way one by one: waiting in memory, sending in parts, marking, what is refused again and again."""
 
 import asyncio
+import sqlite3
+import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,16 @@ import pytest
 from cti_mqtt.bridge.bus import Poll
 from cti_mqtt.bridge.clock import SystemClock
 from cti_mqtt.bridge.delivery import backfill as backfill_module
-from cti_mqtt.bridge.delivery.backfill import MOST_FAILURES, Backfill
+from cti_mqtt.bridge.delivery import sending as sending_module
+from cti_mqtt.bridge.delivery import troubles as troubles_module
+from cti_mqtt.bridge.delivery.backfill import Backfill
 from cti_mqtt.bridge.delivery.delivery import Delivery
+from cti_mqtt.bridge.delivery.late import LateSender
 from cti_mqtt.bridge.delivery.marks import Marks
 from cti_mqtt.bridge.delivery.pace import Pace
 from cti_mqtt.bridge.delivery.parcels import Parcel, SentPoll, WaitingRoom
 from cti_mqtt.bridge.delivery.sending import LEAST_ROOM, Sender
+from cti_mqtt.bridge.delivery.troubles import MOST_FAILURES
 from cti_mqtt.bridge.journal import Journal
 from cti_mqtt.bridge.mqtt import LOST, SUSPECT, TOO_LARGE, Settled
 from cti_mqtt.bridge.outbox import Message
@@ -78,15 +85,30 @@ class Broker:
             why = LOST
 
 
-def sender(broker: Broker, max_bytes: int | None = None) -> Sender:
-    return Sender(Topics("cti"), broker.offer, max_bytes, lambda: None)
+class Told:
+    """What is said in sentences."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def __call__(self, poll: SentPoll, text: str) -> None:
+        self.texts.append(text)
+
+
+def sender(
+    broker: Broker, max_bytes: int | None = None, tell: Told | None = None, now_s: Callable[[], float] = time.monotonic
+) -> Sender:
+    return Sender(Topics("cti"), broker.offer, max_bytes, lambda: None, now_s, tell or Told())
+
+
+BIG = [b'{"a":"' + b"x" * 600 + b'"}'] * 8
 
 
 class TestSender:
     def test_settled_once_when_the_last_part_is(self) -> None:
         broker, told = Broker(), list[str | None]()
-        assert sender(broker, 1024).send(parcel(7, *[b'{"a":"' + b"x" * 700 + b'"}'] * 3), told.append, historical=True)
-        assert [message.topic for message in broker.messages] == ["cti/arbin1/backfill"] * 3
+        sender(broker, 1024).send(parcel(7, *BIG[:3]), told.append)
+        assert [message.topic for message in broker.messages] == ["cti/arbin1/readings"] * 3
         broker.open.popleft()(None)
         broker.open.popleft()("Quota exceeded")
         assert told == []
@@ -95,28 +117,51 @@ class TestSender:
 
     def test_nothing_handed_over(self) -> None:
         broker, told = Broker(room=0), list[str | None]()
-        assert not sender(broker).send(parcel(7), told.append, historical=False)
-        assert told == []
+        sender(broker).send(parcel(7), told.append)
+        assert told == [LOST]
 
     def test_handed_over_in_part(self) -> None:
         broker, told = Broker(room=1), list[str | None]()
-        assert sender(broker, 1024).send(parcel(7, *[b"x" * 700] * 2), told.append, historical=False)
+        sender(broker, 1024).send(parcel(7, *BIG[:2]), told.append)
         assert told == []
         broker.open.popleft()(None)
-        assert len(told) == 1
-        assert told[0]
+        assert told == [LOST]
 
     def test_smaller_parts_after_a_refusal(self) -> None:
-        broker = Broker()
-        it, poll = sender(broker), parcel(7, *[b"x" * 600] * 8)
-        it.send(poll, lambda _: None, historical=False)
-        assert len(broker.messages) == 1
+        it, poll = sender(Broker()), parcel(7, *BIG)
+        assert len(it.messages(poll, historical=False)) == 1
         for _ in range(4):
-            it.shrink(poll)
-        broker.messages.clear()
-        it.send(poll, lambda _: None, historical=False)
+            it.learn(poll, TOO_LARGE)
+        parts = it.messages(poll, historical=False)
+        assert len(parts) == 8
+        assert all(len(message.payload) < LEAST_ROOM for message in parts)
+
+    def test_smaller_parts_after_connections_lost_over_them(self) -> None:
+        tell = Told()
+        it, poll = sender(Broker(), tell=tell), parcel(7, *BIG)
+        it.learn(poll, SUSPECT)
+        it.learn(poll, None)
+        it.learn(poll, SUSPECT)
+        assert len(it.messages(poll, historical=True)) == 1, "one lost connection says nothing"
+        it.learn(poll, SUSPECT)
+        assert len(it.messages(poll, historical=True)) == 3
+        assert len(tell.texts) == 1
+        assert "publish.max_bytes" in tell.texts[0]
+        it.learn(poll, None)
+        assert len(it.messages(poll, historical=True)) == 3, "what it learned it keeps"
+
+    def test_a_pause_where_nothing_helps(self) -> None:
+        now, tell, broker = [1000.0], Told(), Broker()
+        it, poll = sender(broker, tell=tell, now_s=lambda: now[0]), parcel(7, *BIG)
+        for _ in range(6):
+            it.learn(poll, SUSPECT)
+        told = list[str | None]()
+        it.send(poll, told.append)
+        assert (told, broker.messages) == ([LOST], [])
+        assert "none are sent for 60 s" in tell.texts[-1]
+        now[0] += 61
+        it.send(poll, told.append)
         assert len(broker.messages) == 8
-        assert all(len(message.payload) < LEAST_ROOM for message in broker.messages)
 
 
 @pytest.fixture
@@ -143,27 +188,91 @@ async def test_one_that_neither_disk_nor_broker_takes_waits_once() -> None:
     broker, waiting = Broker(room=0), WaitingRoom(lambda _: None)
     journal = Journal(Path("nowhere"), Bounds(), "b0", SystemClock(), lambda _: None)  # never opened
     behind: list[None] = []
-    it = Delivery(sender(broker), journal, Marks(journal), waiting, "b0", lambda _: 10.0, lambda: behind.append(None))
+    it = Delivery(
+        sender(broker),
+        journal,
+        Marks(journal),
+        waiting,
+        "b0",
+        lambda _: 10.0,
+        lambda _, __: None,
+        lambda: behind.append(None),
+    )
     it.connected()
     it.take(Poll("arbin1", TS, 1, ()), [READING])
     await until(lambda: behind)
     assert (len(waiting), len(behind)) == (1, 1)
 
 
+async def test_what_the_disk_took_after_all(journal: Journal) -> None:
+    """Its commit came too late to be believed; the broker has the poll, so it is not sent again, nor called lost."""
+    broker, waiting, marks = Broker(), WaitingRoom(lambda _: None), Marks(journal)
+    it = Delivery(sender(broker), journal, marks, waiting, "b0", lambda _: 10.0, lambda _, __: None, lambda: None)
+    number = await journal.add("arbin1", 1, TS, [READING])
+    one = parcel(1)
+    one.written = one.settled = True
+    it._written_late(one, number)
+    await told(marks)
+    assert journal.waiting == 0
+    number = await journal.add("arbin1", 2, TS, [READING])
+    two = parcel(2)
+    two.written, two.settled, two.failure = True, True, LOST
+    waiting.add(two)
+    it._written_late(two, number)
+    assert len(waiting) == 0
+    assert journal.waiting == 1
+
+
+class TestPace:
+    async def test_few_messages_at_a_time(self) -> None:
+        """A poll in many parts leaves room for live readings and results."""
+        broker, settled = Broker(), list[str | None]()
+        late = LateSender(sender(broker, 1024), Pace(1000, most=2), lambda: broker.connected)
+        running = asyncio.create_task(late.send(parcel(1, *BIG), settled.append))
+        for sent in range(2, 8):
+            await until(lambda sent=sent: len(broker.messages) == sent)
+            await asyncio.sleep(0.02)
+            assert len(broker.messages) == sent
+            broker.open.popleft()(None)
+        await running
+        while broker.open:
+            broker.open.popleft()(None)
+        assert settled == [None]
+
+    @pytest.mark.parametrize("how", ["cancelled", "lost"])
+    async def test_every_slot_comes_back(self, how: str) -> None:
+        broker, settled, pace = Broker(), list[str | None](), Pace(1000, most=2)
+        late = LateSender(sender(broker, 1024), pace, lambda: broker.connected)
+        running = asyncio.create_task(late.send(parcel(1, *BIG), settled.append))
+        await until(lambda: len(broker.messages) == 2)
+        if how == "cancelled":
+            running.cancel()
+            await asyncio.wait([running])
+        broker.lose()
+        await asyncio.wait([running])
+        assert settled in ([LOST], [SUSPECT])
+        for _ in range(2):
+            await asyncio.wait_for(pace.room(), 1)
+
+
 class TestBackfill:
     @pytest.fixture(autouse=True)
     def _impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(backfill_module, "AGAIN_S", 0.02)
+        monkeypatch.setattr(sending_module, "PAUSE_S", 0.05)
 
     def make(self, broker: Broker, journal: Journal | None) -> tuple[Backfill, WaitingRoom, Marks, list[str]]:
         refused: list[str] = []
+        send = sender(broker)
 
-        def note(poll: SentPoll, failure: str) -> None:
-            refused.append(failure)
+        def note(poll: SentPoll, failure: str | None) -> None:
+            send.learn(poll, failure)
+            if failure not in {None, LOST, SUSPECT}:
+                refused.append(str(failure))
 
         marks, waiting = Marks(journal), WaitingRoom(lambda _: None)
-        it = Backfill(sender(broker), journal, marks, waiting, Pace(1000), lambda: broker.connected, note)
-        return it, waiting, marks, refused
+        late = LateSender(send, Pace(1000), lambda: broker.connected)
+        return Backfill(late, journal, marks, waiting, lambda: broker.connected, note), waiting, marks, refused
 
     async def test_one_that_is_refused_lets_the_others_pass(self, journal: Journal) -> None:
         numbers = [await journal.add("arbin1", seq, TS, [READING]) for seq in range(1, 6)]
@@ -174,7 +283,7 @@ class TestBackfill:
         await until(lambda: refused.count("Quota exceeded") >= MOST_FAILURES)
         await told(marks)
         left = await journal.undelivered(0, 10)
-        assert [poll.number for poll in left] == [numbers[1]], "it is kept, and tried again later"
+        assert [poll.number for poll in left.polls] == [numbers[1]], "it is kept, and tried again later"
         tried = len(refused)
         it.wake()
         await asyncio.sleep(0.1)
@@ -199,7 +308,7 @@ class TestBackfill:
         running.cancel()
 
     async def test_too_large_for_the_broker(self, journal: Journal) -> None:
-        await journal.add("arbin1", 1, TS, [b'{"a":"' + b"x" * 600 + b'"}'] * 8)
+        await journal.add("arbin1", 1, TS, BIG)
         broker = Broker()
         broker.judge = lambda message: TOO_LARGE if len(message.payload) > 1500 else None
         it, _, marks, _ = self.make(broker, journal)
@@ -220,7 +329,7 @@ class TestBackfill:
         await until(lambda: len(broker.messages) == 3)
         assert [m.payload.split(b'"seq":')[1][:1] for m in broker.messages] == [b"1", b"2", b"3"]
         await told(marks)
-        assert await journal.undelivered(0, 10) == ()
+        assert (await journal.undelivered(0, 10)).polls == ()
         assert [span.polls for span in await journal.kept("arbin1")] == [3]
         running.cancel()
 
@@ -235,4 +344,47 @@ class TestBackfill:
         await until(lambda: broker.messages)
         await asyncio.sleep(0.05)
         assert len(broker.messages) == 1
+        running.cancel()
+
+    async def test_deferred_polls_that_left_the_journal_are_forgotten(
+        self, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else the moment when they were to be tried again would come again and again."""
+        monkeypatch.setattr(troubles_module, "DEFERRED_S", 0.2)
+        numbers = [await journal.add("arbin1", seq, TS, [READING]) for seq in range(1, 4)]
+        broker = Broker()
+        broker.judge = lambda message: "Not authorized"
+        it, _, _, refused = self.make(broker, journal)
+        running = asyncio.create_task(it.run())
+        await until(lambda: len(refused) >= 3 * MOST_FAILURES)
+        await journal.delivered(numbers)
+        await until(lambda: it._troubles.next_s() is None)
+        running.cancel()
+
+    async def test_refused_ones_in_memory_are_no_storm(self) -> None:
+        broker = Broker()
+        broker.judge = lambda message: "Not authorized"
+        it, waiting, _, refused = self.make(broker, None)
+        for seq in (1, 2):
+            waiting.add(parcel(seq))
+        running = asyncio.create_task(it.run())
+        await until(lambda: len(refused) == 2 * MOST_FAILURES)
+        it.wake()
+        await asyncio.sleep(0.1)
+        assert len(refused) == 2 * MOST_FAILURES
+        assert len(waiting) == 2
+        running.cancel()
+
+    async def test_damaged_ones_are_not_the_end(self, journal: Journal, tmp_path: Path) -> None:
+        for seq in range(1, 31):
+            await journal.add("arbin1", seq, TS, [READING])
+        with closing(sqlite3.connect(tmp_path / "journal.sqlite3", isolation_level=None)) as other:
+            other.execute(
+                "UPDATE poll SET body = x'00' WHERE number IN (SELECT number FROM poll ORDER BY number LIMIT 25)"
+            )
+        broker = Broker()
+        broker.judge = lambda message: None
+        it, *_ = self.make(broker, journal)
+        running = asyncio.create_task(it.run())
+        await until(lambda: len(broker.messages) == 5)
         running.cancel()
