@@ -219,7 +219,7 @@ async def test_a_poll_in_parts(tmp_path: Path) -> None:
 @needs_mosquitto
 async def test_a_broker_that_drops_us_over_large_readings(tmp_path: Path) -> None:
     """It says nothing of a limit: the readings become smaller, and commands are heard again."""
-    async with broker_of_kind(MOSQUITTO_311, tmp_path, extra="max_packet_size 6000") as port:
+    async with broker_of_kind(MOSQUITTO_311, tmp_path, extra="max_packet_size 6000") as port:  # noqa: SIM117  # two lines of one
         async with rig(port, "3.1.1", publish={"state": False}) as it:
             await it.observer.wait("arbin1/readings", timeout_s=30)
             told = await it.observer.wait("arbin1/event", lambda heard: heard.json["type"] == "publish_refused")

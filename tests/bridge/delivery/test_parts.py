@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,10 @@ async def test_what_the_disk_took_after_all(journal: Journal) -> None:
     assert journal.waiting == 1
 
 
+def _has(broker: Broker, sent: int) -> bool:
+    return len(broker.messages) == sent
+
+
 class TestPace:
     async def test_few_messages_at_a_time(self) -> None:
         """A poll in many parts leaves room for live readings and results."""
@@ -230,7 +235,7 @@ class TestPace:
         late = LateSender(sender(broker, 1024), Pace(1000, most=2), lambda: broker.connected)
         running = asyncio.create_task(late.send(parcel(1, *BIG), settled.append))
         for sent in range(2, 8):
-            await until(lambda sent=sent: len(broker.messages) == sent)
+            await until(partial(_has, broker, sent))
             await asyncio.sleep(0.02)
             assert len(broker.messages) == sent
             broker.open.popleft()(None)
