@@ -51,6 +51,9 @@ def set_up(level: LogLevel, log_format: LogFormat) -> None:
         formatter = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     handler.setFormatter(formatter)
     root = logging.getLogger()
+    for before in root.handlers:
+        if isinstance(before, RepeatLimit):
+            before.close()
     root.handlers[:] = [RepeatLimit(handler)]
     root.setLevel(logging.WARNING)
     logging.getLogger("cti_mqtt").setLevel(level.value.upper())

@@ -1,8 +1,10 @@
 """A fault that lasts must not fill the disk with log: what repeats itself is told a few times, then summed up."""
 
+import contextlib
 import logging
 import math
 import re
+import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
@@ -10,9 +12,17 @@ from dataclasses import dataclass
 from cti_mqtt.config import MAX_CHANNELS
 
 FIRST = 5  # records of one kind that are told one by one
+FIRST_AGAIN = 1  # and in a window that follows one in which more came
 WINDOW_S = 600.0
 ALIKE = 500  # records of one message in a window, whomever they are about: 16 cyclers x 5 come nowhere near
 MOST_KINDS = 2000  # that are remembered
+ALWAYS = frozenset(  # who tells of stops, leases, alarms, commands and reloads: people bound the number of these
+    f"cti_mqtt.bridge.{name}"
+    for name in ("alarms", "answers", "expiry", "leases", "pursuit", "reloading", "undertaking")
+)
+MOST_ALWAYS = 5000  # records of one message of theirs in a window: each of 1024 channels has room for four
+THREAD_NAME = "log summaries"
+LEAST_WAIT_S = 0.1  # between two looks for what is to be summed up
 LONGEST_NAME = 40  # characters; a UUID has 36
 LONGEST_TEXT = 300
 NAMES = 4  # arguments that can tell one kind from another
@@ -45,11 +55,13 @@ class _Kinds:
     Args:
         room: how many of a kind may be told in a window.
         room_after: and in one that follows a window in which more came.
+        window_s: how long a window is.
     """
 
-    def __init__(self, room: int, room_after: int) -> None:
+    def __init__(self, room: int, room_after: int, window_s: float) -> None:
         self._room = room
         self._room_after = room_after
+        self._window_s = window_s
         self._kinds: dict[Hashable, _Kind] = {}  # the oldest window first
 
     def knows(self, key: Hashable) -> bool:
@@ -66,11 +78,22 @@ class _Kinds:
         kind.latest = _copy(record, _shortened(record.getMessage()))
         return False
 
+    def due_s(self) -> float:
+        """When the next window is over of which something is to be told; infinity: none."""
+        return next((kind.began_at + self._window_s for kind in self._kinds.values() if kind.held), math.inf)
+
+    def rest(self, now: float) -> Iterator[logging.LogRecord]:
+        """What is to be told of all windows, for they end now."""
+        kinds, self._kinds = self._kinds, {}
+        for kind in kinds.values():
+            if kind.latest is not None:
+                yield _summary(kind.latest, kind.held, now - kind.began_at)
+
     def summaries(self, now: float) -> Iterator[logging.LogRecord]:
         """What is to be told of windows that are over."""
         while self._kinds:
             key, kind = next(iter(self._kinds.items()))
-            if now < kind.began_at + WINDOW_S:
+            if now < kind.began_at + self._window_s:
                 return
             del self._kinds[key]
             if kind.latest is not None:
@@ -83,32 +106,43 @@ class RepeatLimit(logging.Handler):
 
     A kind is a message (logger, level, template) about somebody: its first argument, and the words and channel numbers
     that follow it. The first five of a kind go through; the others are counted, and told once in ten minutes, with the
-    latest text, until there were ten minutes without any. Bounded also where each record is of another kind: by 500 of
-    a message in ten minutes, whomever they are about. DEBUG goes through: whoever switches that on wants it all.
+    latest text; of the next ten minutes the first goes through again. Bounded also where each record is of another
+    kind: by 500 of a message in ten minutes, whomever they are about. DEBUG goes through: whoever switches that on
+    wants it all.
 
-    Summaries go out with the next record of any kind. Thread-safe, as every handler is.
+    What tells of stops, leases, alarms, commands and reloads (`ALWAYS`) is not held, but for an overall bound of 5000
+    of a message in ten minutes, and for tracebacks that repeat themselves word by word.
+
+    Summaries go out with the next record of any kind, else from a daemon thread, which is there only while something
+    is held, and at the latest with `close`. Thread-safe, as every handler is.
 
     Args:
         target: writes.
         clock: seconds that never jump.
+        window_s: the ten minutes.
     """
 
-    def __init__(self, target: logging.Handler, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, target: logging.Handler, clock: Callable[[], float] = time.monotonic, window_s: float = WINDOW_S
+    ) -> None:
         super().__init__()
         self._target = target
         self._clock = clock
-        self._kinds = _Kinds(FIRST, 0)  # the fault lasts: its summary is enough
-        self._messages = _Kinds(ALIKE, ALIKE)
+        self._kinds = _Kinds(FIRST, FIRST_AGAIN, window_s)
+        self._messages = _Kinds(ALIKE, ALIKE, window_s)
+        self._important = _Kinds(MOST_ALWAYS, MOST_ALWAYS, window_s)
+        self._timer: threading.Timer | None = None
+        self._closed = False
 
     def emit(self, record: logging.LogRecord) -> None:
         """Called by `logging`, one record at a time."""
         try:
             now = self._clock()
-            for table in (self._kinds, self._messages):
-                for summary in table.summaries(now):
-                    self._target.handle(summary)
+            self._sum_up(now)
             if record.levelno <= logging.DEBUG or self._admit(record, now):
                 self._target.handle(record)
+            else:
+                self._wait(now)
         except Exception:  # noqa: BLE001  # what logging does itself with a record that cannot be told
             self.handleError(record)
 
@@ -117,16 +151,66 @@ class RepeatLimit(logging.Handler):
         self._target.flush()
 
     def close(self) -> None:
-        """End the target too."""
+        """Tell what is held, end the thread, and end the target too."""
+        self.acquire()
+        try:
+            self._closed = True
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            now = self._clock()
+            for table in self._tables:
+                for summary in table.rest(now):
+                    self._target.handle(summary)
+        finally:
+            self.release()
         self._target.close()
         super().close()
 
+    @property
+    def _tables(self) -> tuple[_Kinds, ...]:
+        return self._kinds, self._messages, self._important
+
     def _admit(self, record: logging.LogRecord, now: float) -> bool:
-        message = record.name, record.levelno, _template(record)
-        kind = *message, *_names(record)
-        if self._kinds.knows(kind) and not self._kinds.admit(kind, record, now):
-            return False
-        return self._messages.admit(message if self._messages.knows(message) else _OTHERS, record, now)
+        message: Hashable = record.name, record.levelno, _template(record)
+        important = record.name in ALWAYS
+        if not important or record.exc_info:
+            kind = message, *((_shortened(record.getMessage()),) if important else _names(record))
+            if self._kinds.knows(kind) and not self._kinds.admit(kind, record, now):
+                return False
+        table = self._important if important else self._messages
+        return table.admit(message if table.knows(message) else _OTHERS, record, now)
+
+    # --- what is held ---
+
+    def _sum_up(self, now: float) -> None:
+        for table in self._tables:
+            for summary in table.summaries(now):
+                self._target.handle(summary)
+
+    def _wait(self, now: float) -> None:
+        """Have a thread sum up what is held, in case no other record comes; one at a time."""
+        if self._timer is not None or self._closed:
+            return
+        due_s = min(table.due_s() for table in self._tables)
+        if due_s == math.inf:
+            return
+        timer = threading.Timer(max(due_s - now, LEAST_WAIT_S), self._at_due)
+        timer.name, timer.daemon = THREAD_NAME, True
+        with contextlib.suppress(RuntimeError):  # no thread can be had, so it goes out with the next record
+            timer.start()
+            self._timer = timer
+
+    def _at_due(self) -> None:
+        self.acquire()
+        try:
+            if self._timer is threading.current_thread():
+                self._timer = None
+                now = self._clock()
+                self._sum_up(now)
+                self._wait(now)
+        finally:
+            self.release()
 
 
 def _template(record: logging.LogRecord) -> str:
@@ -164,4 +248,6 @@ def _copy(record: logging.LogRecord, text: str) -> logging.LogRecord:
 
 
 def _summary(latest: logging.LogRecord, held: int, seconds: float) -> logging.LogRecord:
-    return _copy(latest, f"{latest.getMessage()} (… {held} more like this in the last {math.ceil(seconds / 60)} min)")
+    return _copy(
+        latest, f"{latest.getMessage()} (… {held} more like this in the last {max(1, math.ceil(seconds / 60))} min)"
+    )

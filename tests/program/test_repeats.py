@@ -1,18 +1,29 @@
 """The log in a fault that lasts: the first records, then summaries."""
 
 import gc
+import importlib
 import json
 import logging
 import threading
+import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
 
 from cti_mqtt.cli import logs
 from cti_mqtt.cli.logs import LogFormat, LogLevel
-from cti_mqtt.cli.repeats import ALIKE, FIRST, MOST_KINDS, WINDOW_S, RepeatLimit
+from cti_mqtt.cli.repeats import (
+    ALIKE,
+    ALWAYS,
+    FIRST,
+    MOST_ALWAYS,
+    MOST_KINDS,
+    THREAD_NAME,
+    WINDOW_S,
+    RepeatLimit,
+)
 
 
 class Kept(logging.Handler):
@@ -35,8 +46,12 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.limit = RepeatLimit(self.kept, lambda: self.now)
-        self.log = logging.Logger("cti_mqtt.test")  # noqa: LOG001  # not the process's
-        self.log.addHandler(self.limit)
+        self.log = self.logger("cti_mqtt.test")
+
+    def logger(self, name: str) -> logging.Logger:
+        log = logging.Logger(name)  # noqa: LOG001  # not the process's
+        log.addHandler(self.limit)
+        return log
 
     @property
     def lines(self) -> list[str]:
@@ -44,8 +59,10 @@ class Bench:
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return Bench()
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    bench.limit.close()
 
 
 def test_the_first_ones_then_a_summary_each_window(bench: Bench) -> None:
@@ -55,8 +72,11 @@ def test_the_first_ones_then_a_summary_each_window(bench: Bench) -> None:
     assert bench.lines == [
         *(f"arbin1: poll failed after {second:.1f} s" for second in range(FIRST)),
         "arbin1: poll failed after 599.0 s (… 595 more like this in the last 10 min)",
-        "arbin1: poll failed after 1199.0 s (… 600 more like this in the last 10 min)",
-        "arbin1: poll failed after 1799.0 s (… 600 more like this in the last 10 min)",
+        "arbin1: poll failed after 600.0 s",
+        "arbin1: poll failed after 1199.0 s (… 599 more like this in the last 10 min)",
+        "arbin1: poll failed after 1200.0 s",
+        "arbin1: poll failed after 1799.0 s (… 599 more like this in the last 10 min)",
+        "arbin1: poll failed after 1800.0 s",
     ]
 
 
@@ -78,6 +98,15 @@ def test_after_a_quiet_window_it_begins_anew(bench: Bench) -> None:
         bench.log.info("summed up")
         bench.now += WINDOW_S
     assert bench.lines.count("again") == 2 * FIRST
+
+
+def test_the_first_one_after_a_window_in_which_more_came_goes_through(bench: Bench) -> None:
+    for _ in range(FIRST + 1):
+        bench.log.warning("%s: %s", "arbin1", "as ever before")
+    for text in ("something new", "something newer"):
+        bench.now += WINDOW_S + 1
+        bench.log.warning("%s: %s", "arbin1", text)
+        assert bench.lines[-1] == f"arbin1: {text}"
 
 
 def test_what_comes_seldom_is_never_held_back(bench: Bench) -> None:
@@ -109,8 +138,7 @@ def test_the_first_of_a_kind_always_goes_through(bench: Bench, others: list[tupl
 
 
 def test_levels_and_loggers_are_kinds_of_their_own(bench: Bench) -> None:
-    other = logging.Logger("cti_mqtt.other")  # noqa: LOG001  # as above
-    other.addHandler(bench.limit)
+    other = bench.logger("cti_mqtt.other")
     for _ in range(50):
         bench.log.warning("a")
         bench.log.error("a")
@@ -180,6 +208,99 @@ def test_a_record_that_cannot_be_told_does_no_harm(bench: Bench, capsys: pytest.
     assert bench.kept.records[-1].getMessage() == "still there"
 
 
+# --- what is never held ---
+
+
+@pytest.mark.parametrize("name", sorted(ALWAYS))
+def test_who_is_never_held_is_somebody(name: str) -> None:
+    assert importlib.import_module(name).log.name == name
+
+
+@pytest.mark.parametrize("name", ["leases", "pursuit"])
+def test_all_channels_at_once(bench: Bench, name: str) -> None:
+    log = bench.logger(f"cti_mqtt.bridge.{name}")
+    for cycler in range(16):
+        for channel in range(1, 65):
+            log.error("%s: channel %d: %s", f"arbin{cycler}", channel, "was not heard of")
+    assert len(bench.lines) == 1024
+
+
+def test_each_lease_of_a_channel_and_each_reload(bench: Bench) -> None:
+    leases, reloads = bench.logger("cti_mqtt.bridge.leases"), bench.logger("cti_mqtt.bridge.reloading")
+    for number in range(30):
+        bench.now += 10.0
+        leases.warning("%s: channel %d: %s", "arbin1", 7, f"holder {number} was not heard of")
+        reloads.warning("configuration reloaded (%s): %s", "file", "nothing differs")
+        reloads.error("configuration not reloaded (%s): %s", "file", f"mistake {number}")
+    reloads.warning("configuration reloaded (%s): %s", "file", "cyclers.arbin2 is removed")
+    assert len(bench.lines) == 91
+    assert bench.lines[-1].endswith("arbin2 is removed")
+
+
+def test_there_is_a_bound_all_the_same(bench: Bench) -> None:
+    log = bench.logger("cti_mqtt.bridge.answers")
+    for number in range(MOST_ALWAYS + 10):
+        log.info("%s: set_mv: %d", "arbin1", number)
+    assert len(bench.lines) == MOST_ALWAYS
+    log.error("%s: the result of %s is not on record", "arbin1", "x")
+    assert bench.lines[-1] == "arbin1: the result of x is not on record"
+    bench.now += WINDOW_S
+    log.info("%s: set_mv: %d", "arbin1", 0)
+    assert bench.lines[-2:] == ["arbin1: set_mv: 5009 (… 10 more like this in the last 10 min)", "arbin1: set_mv: 0"]
+
+
+def test_a_bug_that_repeats_itself_is_held_also_there(bench: Bench) -> None:
+    log = bench.logger("cti_mqtt.bridge.leases")
+    for number in range(50):
+        for text in ("again", f"row {number}"):
+            try:
+                raise ValueError(text)
+            except ValueError:
+                log.exception("%s: cannot be read: %s", "arbin1", text)
+    assert len(bench.lines) == FIRST + 50
+
+
+# --- when nothing else is logged ---
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Wait until it does, at most ten seconds."""
+    until = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def summing_up() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == THREAD_NAME]
+
+
+def test_a_summary_waits_for_nobody() -> None:
+    kept = Kept()
+    limit = RepeatLimit(kept, time.monotonic, window_s=0.3)
+    log = logging.Logger("cti_mqtt.test")  # noqa: LOG001  # not the process's
+    log.addHandler(limit)
+    try:
+        for number in range(FIRST + 2):
+            log.warning("%s: broken for %.1f s", "arbin1", float(number))
+        eventually(lambda: len(kept.records) > FIRST)
+        assert kept.records[FIRST].getMessage() == "arbin1: broken for 6.0 s (… 2 more like this in the last 1 min)"
+        eventually(lambda: not summing_up())
+    finally:
+        limit.close()
+
+
+def test_what_is_held_is_told_at_the_end_and_no_thread_is_left(bench: Bench) -> None:
+    for _ in range(FIRST + 3):
+        bench.log.warning("%s: broken", "arbin1")
+    assert len(summing_up()) == 1
+    bench.limit.close()
+    assert bench.lines[FIRST:] == ["arbin1: broken (… 3 more like this in the last 1 min)"]
+    eventually(lambda: not summing_up())
+    bench.log.warning("%s: broken", "arbin1")
+    assert not summing_up()
+
+
 # --- as the program sets it up ---
 
 
@@ -189,6 +310,9 @@ def loggers_as_before() -> Iterator[None]:
     root, package = logging.getLogger(), logging.getLogger("cti_mqtt")
     before = root.handlers[:], root.level, package.level
     yield
+    for handler in root.handlers:
+        if isinstance(handler, RepeatLimit):
+            handler.close()
     root.handlers[:] = before[0]
     root.setLevel(before[1])
     package.setLevel(before[2])
