@@ -3,15 +3,13 @@
 Secrets come from the environment, else from a `.env` file beside the configuration, else from the YAML.
 """
 
-import os
 import re
 import socket
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -23,21 +21,24 @@ from pydantic import (
     model_validator,
 )
 
+from cti_mqtt.credentials import filled_in, missing_credentials, name_collisions, read_beside, read_secrets
 from cti_mqtt.cti.codes import META_VARIABLE_COUNT
 from cti_mqtt.errors import ConfigurationError
 from cti_mqtt.validation import describe
+from cti_mqtt.yaml_file import parse_mapping, read_bytes, read_mapping
 
 VERBS = ("start", "stop", "resume", "continue", "jump", "assign", "set_mv", "release", "message", "schedules", "replay")
 CYCLER_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 RESERVED_IDS = frozenset({"bridge"})
 MAX_CHANNELS = 1024
 DEFAULT_BASE_TOPIC = "cti"
-LONGEST_CREDENTIAL = 32  # bytes in the login message
+MAX_CYCLERS = 256
 _NO_DATA_DIR = (
     "data_dir: missing; where control is enabled the bridge must remember what it was told, so name a directory such "
     "as /var/lib/cti-mqtt"
 )
 _NO_JOURNAL_DIR = "data_dir: missing; journal.enabled needs a directory to write to, such as /var/lib/cti-mqtt"
+_NO_READINGS = "journal.enabled: without publish.readings there is nothing to keep; set both to true, or none"
 
 Verb = Literal[
     "start", "stop", "resume", "continue", "jump", "assign", "set_mv", "release", "message", "schedules", "replay"
@@ -165,6 +166,11 @@ class Cycler(Model):
         return self.control.verify_timeout_s or 3 * self.poll_interval_s
 
 
+def address(cycler: Cycler) -> tuple[str, int]:
+    """Where a cycler is; two that have the same are one machine."""
+    return cycler.host.lower(), cycler.port
+
+
 class Publish(Model):
     """Which topics are published."""
 
@@ -200,6 +206,12 @@ class Http(Model):
     port: Annotated[int, Field(ge=0, le=65535)]
 
 
+def _http_section(value: object) -> object:
+    if value is not None and not isinstance(value, dict | Http):
+        raise ValueError("must be a section such as {port: 9464}")
+    return value
+
+
 def _cycler_id(text: str) -> str:
     if not CYCLER_ID.fullmatch(text):
         raise ValueError("an id is 1 to 32 of a-z, 0-9, '_' and '-', beginning with a letter or digit")
@@ -217,14 +229,27 @@ class Config(Model):
     cyclers: Mapping[Annotated[str, AfterValidator(_cycler_id)], Cycler] = Field(min_length=1)
     publish: Publish = Publish()
     journal: Journal = Journal()
-    http: Http | None = None
+    http: Annotated[Http | None, BeforeValidator(_http_section)] = None
 
     @model_validator(mode="after")
-    def _control_needs_a_memory(self) -> "Config":
+    def _one_address_is_one_cycler(self) -> "Config":
+        owners: dict[tuple[str, int], str] = {}
+        for name, cycler in self.cyclers.items():
+            if (other := owners.setdefault(address(cycler), name)) != name:
+                raise ValueError(
+                    f"cyclers.{name}: has the host and port of cyclers.{other} ({cycler.host}:{cycler.port}); two "
+                    "cyclers at one address would command the same machine"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _needs_are_met(self) -> "Config":
         if self.data_dir is None and any(cycler.control.enabled for cycler in self.cyclers.values()):
             raise ValueError(_NO_DATA_DIR)
         if self.data_dir is None and self.journal.enabled:
             raise ValueError(_NO_JOURNAL_DIR)
+        if self.journal.enabled and not self.publish.readings:
+            raise ValueError(_NO_READINGS)
         return self
 
     @property
@@ -244,44 +269,48 @@ class MqttOnly(BaseModel):
 # --- reading ---
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML in which a key may stand only once."""
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What the files of a configuration hold: `text` the YAML, `beside` the `.env` (nothing where there is none)."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002  # the signature is PyYAML's
-        """A mapping, or an error for a key that stands twice."""
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
+    text: bytes = field(repr=False)
+    beside: bytes = field(repr=False)
 
 
-def load(path: Path, environment: Mapping[str, str] | None = None) -> Config:
+def read_content(path: Path) -> Content:
+    """What is in the file and in the `.env` beside it, to be looked at before it is loaded.
+
+    Raises:
+        ConfigurationError: one of them cannot be read.
+    """
+    return Content(read_bytes(path), read_beside(path))
+
+
+def load(path: Path, environment: Mapping[str, str] | None = None, content: Content | None = None) -> Config:
     """Read and check a configuration file.
 
     Args:
         path: the YAML file; a `.env` file beside it is read too.
         environment: where secrets come from first; the process environment unless given.
+        content: what counts instead of what the files hold now.
 
     Raises:
         ConfigurationError: with every mistake that was found.
     """
-    data = _read_yaml(path)
-    secrets = _secrets(path, environment)
+    content = content or read_content(path)
+    data = parse_mapping(path, content.text)
+    secrets = read_secrets(path, environment, content.beside)
     problems: list[str] = []
+    _fill_empty_sections(data)
     cyclers = data.get("cyclers")
     if isinstance(cyclers, dict):
-        problems += [*_bad_ids(cyclers), *_name_collisions(cyclers)]
-        data["cyclers"] = {
-            name: _with_credentials(cycler, secrets, "ARBIN_CTI", str(name)) for name, cycler in cyclers.items()
-        }
-        problems += _missing_credentials(data["cyclers"])
-        problems += _missing_data_dir(data)
-    data["mqtt"] = _with_credentials(data.get("mqtt", {}), secrets, "MQTT")
+        if len(cyclers) > MAX_CYCLERS:
+            raise ConfigurationError(str(path), [f"cyclers: {len(cyclers)} of them; at most {MAX_CYCLERS} are allowed"])
+        problems += [*_bad_ids(cyclers), *name_collisions(cyclers)]
+        data["cyclers"] = {name: filled_in(cycler, secrets, "ARBIN_CTI", str(name)) for name, cycler in cyclers.items()}
+        problems += missing_credentials(data["cyclers"])
+        problems += _unmet_needs(data)
+    data["mqtt"] = filled_in(data.get("mqtt", {}), secrets, "MQTT")
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
@@ -297,8 +326,9 @@ def load_mqtt(path: Path, environment: Mapping[str, str] | None = None) -> Mqtt:
     Raises:
         ConfigurationError: with every mistake that was found.
     """
-    data = _read_yaml(path)
-    data["mqtt"] = _with_credentials(data.get("mqtt", {}), _secrets(path, environment), "MQTT")
+    data = read_mapping(path)
+    _fill_empty_sections(data)
+    data["mqtt"] = filled_in(data.get("mqtt", {}), read_secrets(path, environment), "MQTT")
     try:
         return _absolute_tls(MqttOnly.model_validate(data).mqtt, path.parent)
     except ValidationError as error:
@@ -311,7 +341,7 @@ def load_data_dir(path: Path) -> Path | None:
     Raises:
         ConfigurationError: the file cannot be read, or that is no path.
     """
-    data_dir = _read_yaml(path).get("data_dir")
+    data_dir = read_mapping(path).get("data_dir")
     if data_dir is None:
         return None
     if not isinstance(data_dir, str) or not data_dir:
@@ -319,30 +349,11 @@ def load_data_dir(path: Path) -> Path | None:
     return path.parent / data_dir
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)  # noqa: S506  # a SafeLoader
-    except OSError as error:
-        raise ConfigurationError(str(path), [f"cannot be read: {error.strerror}"]) from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(str(path), [f"is not UTF-8 text: {error.reason}"]) from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(str(path), [f"is not valid YAML: {' '.join(str(error).split())}"]) from error
-    if not isinstance(data, dict):
-        raise ConfigurationError(str(path), ["must be a mapping with the keys mqtt, cyclers, publish, …"])
-    return data
-
-
-def _secrets(path: Path, environment: Mapping[str, str] | None) -> dict[str, str]:
-    beside = {key: value for key, value in dotenv_values(path.parent / ".env").items() if value}
-    return {
-        **beside,
-        **{key: value for key, value in (os.environ if environment is None else environment).items() if value},
-    }
-
-
-def _suffix(cycler: str) -> str:
-    return cycler.upper().replace("-", "_")
+def _fill_empty_sections(data: dict[str, Any]) -> None:
+    """A section whose keys are all comments has all defaults."""
+    for name in ("mqtt", "publish", "journal"):
+        if data.get(name, ...) is None:
+            data[name] = {}
 
 
 def _bad_ids(cyclers: Mapping[Any, Any]) -> list[str]:
@@ -362,60 +373,18 @@ def missing_files(mqtt: Mqtt) -> list[str]:
     return [f"mqtt.tls.{key}: there is no file {path}" for key, path in files.items() if path and not path.is_file()]
 
 
-def _name_collisions(cyclers: Mapping[Any, Any]) -> list[str]:
-    owners: dict[str, str] = {}
-    problems = []
-    for name in map(str, cyclers):
-        other = owners.setdefault(_suffix(name), name)
-        if other != name:
-            problems.append(
-                f"cyclers.{name}: shares the environment variable ARBIN_CTI_PASSWORD_{_suffix(name)} with "
-                f"cyclers.{other}; choose another id"
-            )
-    return problems
-
-
-def _with_credentials(section: Any, secrets: Mapping[str, str], prefix: str, name: str | None = None) -> Any:
-    """A section with user name and password as the environment gives them, the more specific first."""
-    if not isinstance(section, dict):
-        return section
-    filled = dict(section)
-    for key in ("username", "password"):
-        general = f"{prefix}_{key.upper()}"
-        specific = f"{general}_{_suffix(name)}" if name else general
-        value = secrets.get(specific) or secrets.get(general)
-        if value:
-            filled[key] = value
-    return filled
-
-
-def _missing_credentials(cyclers: Mapping[Any, Any]) -> list[str]:
-    problems = []
-    for name, cycler in cyclers.items():
-        if not isinstance(cycler, dict):
-            continue
-        for key in ("username", "password"):
-            value = cycler.get(key)
-            variable = f"ARBIN_CTI_{key.upper()}"
-            if not value:
-                problems.append(
-                    f"cyclers.{name}.{key}: missing; set {variable} or {variable}_{_suffix(str(name))} in the "
-                    "environment or in a .env file beside the configuration"
-                )
-            elif isinstance(value, str) and len(value.encode()) > LONGEST_CREDENTIAL:
-                problems.append(f"cyclers.{name}.{key}: too long; at most {LONGEST_CREDENTIAL} bytes fit into a login")
-    return problems
-
-
-def _missing_data_dir(data: Mapping[str, Any]) -> list[str]:
+def _unmet_needs(data: Mapping[str, Any]) -> list[str]:
     """What the model says only where everything else is right."""
     controls = [cycler.get("control") for cycler in data["cyclers"].values() if isinstance(cycler, dict)]
     enabled = any(isinstance(control, dict) and control.get("enabled") is True for control in controls)
-    journal = data.get("journal")
+    journal, publish = data.get("journal"), data.get("publish")
     keeps_journal = isinstance(journal, dict) and journal.get("enabled") is True
-    if data.get("data_dir"):
-        return []
-    return [_NO_DATA_DIR] * enabled + [_NO_JOURNAL_DIR] * keeps_journal
+    problems = []
+    if not data.get("data_dir"):
+        problems += [_NO_DATA_DIR] * enabled + [_NO_JOURNAL_DIR] * keeps_journal
+    if keeps_journal and isinstance(publish, dict) and publish.get("readings") is False:
+        problems.append(_NO_READINGS)
+    return problems
 
 
 def _absolute_tls(mqtt: Mqtt, folder: Path) -> Mqtt:

@@ -1,11 +1,12 @@
 """The configuration file: what is taken, what is refused, where secrets come from."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cti_mqtt.config import load, load_mqtt
+from cti_mqtt.config import MAX_CYCLERS, load, load_data_dir, load_mqtt
 from cti_mqtt.errors import ConfigurationError
 
 MINIMAL = "cyclers: {arbin1: {host: 192.0.2.10}}\n"
@@ -111,10 +112,80 @@ def test_enabled_alone_permits_nothing(tmp_path: Path) -> None:
         (MINIMAL + "publish: {state_qos: 2}", "publish.state_qos: "),
         (MINIMAL + "publish: {max_bytes: 10}", "publish.max_bytes: "),
         (MINIMAL + "homeassistant: {}", "homeassistant: unknown key"),
+        (MINIMAL + "http: 9464", "http: must be a section such as {port: 9464}"),
+        (MINIMAL + "http: {port: x}", "http.port: must be a whole number"),
+        (MINIMAL + "mqtt: 5", "mqtt: must have keys and values of its own"),
+        (MINIMAL + "journal: {max_bytes: 2GB}", "must be a number of bytes without a unit, such as 2000000000"),
+        (MINIMAL + "journal: {max_age_s: 7d}", "must be a number of seconds without a unit, such as"),
+        (MINIMAL + "journal: {backfill_per_s: fast}", "journal.backfill_per_s: must be a number"),
+        (MINIMAL + "data_dir: d\njournal: {enabled: true}\npublish: {readings: false}", "journal.enabled: without"),
+        (MINIMAL + "x: 1\njournal: {enabled: true}\npublish: {readings: false}", "journal.enabled: without"),
+        (
+            "cyclers:\n" + "".join(f"  a{n}: {{host: h{n}}}\n" for n in range(MAX_CYCLERS + 1)),
+            "257 of them; at most 256",
+        ),
     ],
 )
 def test_mistakes(tmp_path: Path, text: str, expected: str) -> None:
     assert any(expected in problem for problem in problems(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x: 2026-99-99", "type timestamp; quote it if it is a text (line 2, column 4)"),
+        ("x: " + "9" * 5000, "(line 2, column 4)"),
+        ("x: 0x" + "f" * 5000, "too large (line 2, column 4)"),
+        ("x: !!int abc", "type int"),
+        ("x: !!float abc", "type float"),
+        ("x: !!bool maybe", "type bool"),
+        ("x: !!timestamp maybe", "type timestamp"),
+        ("? [x, x]\n: 1", "a key must be a text or a number (line 2, column 3)"),
+        ("? {a: b}\n: 1", "a key must be a text or a number"),
+        ("x: " + "[" * 900 + "]" * 900, "nested too deeply"),
+        ("x: " + "[" * 20_000, "nested too deeply"),
+        ('data_dir: "a\\0b"', "no NUL"),
+        ('data_dir: "\\ud800"', "no NUL and no halves"),
+        ("x: [1,\n", "expected"),
+        ("x:\n\ty: 1", "(line 3, column 1)"),
+        ("x: \0", "special characters are not allowed"),
+    ],
+)
+def test_what_is_no_yaml_is_told_with_its_place(tmp_path: Path, text: str, expected: str) -> None:
+    (found,) = problems(tmp_path, MINIMAL + text)
+    assert found.startswith("is not valid YAML: ")
+    assert expected in found
+    for read in (load_mqtt, load_data_dir):
+        with pytest.raises(ConfigurationError, match="is not valid YAML"):
+            read(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    "text", ["*hush", "!hush x", "2026-99-99", "!!hush x", "'hush", "{hush: ]}", '"hush\\q"', "@hush"]
+)
+def test_a_password_that_is_no_yaml_is_not_told(tmp_path: Path, text: str) -> None:
+    (found,) = problems(tmp_path, MINIMAL + f"mqtt: {{password: {text}}}")
+    assert found.startswith("is not valid YAML: ")
+    assert "(line " in found
+    assert "hush" not in found
+    assert "2026" not in found
+
+
+def test_a_file_that_is_too_large(tmp_path: Path) -> None:
+    assert problems(tmp_path, MINIMAL + "#" * 1_000_000) == ["is larger than 1000000 bytes"]
+
+
+@pytest.mark.parametrize("name", ["mqtt", "publish", "journal"])
+def test_a_section_whose_keys_are_all_comments_has_all_defaults(tmp_path: Path, name: str) -> None:
+    text = f"{MINIMAL}{name}:\n  # nothing\n"
+    assert load(write(tmp_path, text), SECRETS) == load(write(tmp_path, MINIMAL), SECRETS)
+    assert load_mqtt(write(tmp_path, text), SECRETS) == load_mqtt(write(tmp_path, MINIMAL), SECRETS)
+
+
+def test_without_readings_there_is_no_journal_unless_asked_for(tmp_path: Path) -> None:
+    text = MINIMAL + "data_dir: d\npublish: {readings: false}\n"
+    assert not load(write(tmp_path, text), SECRETS).journal_on
+    assert not load(write(tmp_path, text + "journal: {enabled: false}"), SECRETS).journal_on
 
 
 def test_every_mistake_at_once_and_no_secret_among_them(tmp_path: Path) -> None:
@@ -168,6 +239,19 @@ class TestSecrets:
         assert mqtt.password is not None
         assert mqtt.password.get_secret_value() == "hush"
         assert load_mqtt(write(tmp_path, MINIMAL), environment).username == "lab"
+
+    @pytest.mark.parametrize("read", [load, load_mqtt])
+    def test_a_file_that_is_no_text(self, tmp_path: Path, read: Callable[..., object]) -> None:
+        write(tmp_path, MINIMAL)
+        (tmp_path / ".env").write_bytes(b"ARBIN_CTI_USERNAME=\xff\xfe\n")
+        with pytest.raises(ConfigurationError, match=r"\.env is not UTF-8 text"):
+            read(tmp_path / "config.yaml", SECRETS)
+
+    def test_a_variable_that_is_no_text(self, tmp_path: Path) -> None:
+        environment = {**SECRETS, "ARBIN_CTI_PASSWORD_ARBIN1": "hush\udcff", "ELSEWHERE": "\udcff"}
+        assert problems(tmp_path, MINIMAL, environment) == [
+            "ARBIN_CTI_PASSWORD_ARBIN1: is not UTF-8 text, or has a NUL"
+        ]
 
     def test_none_shows_in_a_representation(self, tmp_path: Path) -> None:
         config = load(write(tmp_path, MINIMAL), {**SECRETS, "MQTT_PASSWORD": "hush"})
