@@ -42,9 +42,7 @@ class Target:
 
 def send(
     target: Annotated[str, typer.Argument(help="The cycler, such as arbin1, or a channel, such as arbin1/7.")],
-    verb: Annotated[
-        str, typer.Argument(help="start, stop, resume, continue, jump, assign, set_mv, release, message or schedules.")
-    ],
+    verb: Annotated[str, typer.Argument(help=f"{', '.join(configuration.VERBS[:-1])} or {configuration.VERBS[-1]}.")],
     fields: Annotated[
         list[str] | None,
         typer.Argument(help="FIELD=VALUE, such as test_name=T12 schedule=CCCV.sdx values.1=2.5 channels=[1,2]"),
@@ -105,7 +103,7 @@ def _body(fields: list[str], payload: str | None) -> dict[str, Any]:
     return body
 
 
-_TEXT_FIELDS = frozenset({"id", "text", "test_name", "schedule", "barcode", "status", "issued_at"})
+_TEXT_FIELDS = frozenset({"id", "text", "test_name", "schedule", "barcode", "status", "issued_at", "boot"})
 
 
 def _value(name: str, text: str) -> Any:
