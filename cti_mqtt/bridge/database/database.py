@@ -92,6 +92,11 @@ class Database:
         """Why the last write did not work; '' if it did."""
         return self._problem
 
+    @property
+    def is_condemned(self) -> bool:
+        """Whether the file is damaged or none of ours, so that nothing is read or written until it is another one."""
+        return self._file.is_condemned
+
     async def open(self) -> None:
         """Start the thread and open the file; what stands against that is the problem, nothing is raised."""
         self._loop = asyncio.get_running_loop()
@@ -115,7 +120,7 @@ class Database:
     def _leave(self, writer: "_Writer") -> None:
         if self._ended is not None and self._ended.done():
             writer.join()
-        writer.given_up = True  # what still waits is dropped; a thread inside a stalled disk ends as soon as it returns
+        writer.given_up = True  # what still waits is dropped; inside a stalled disk it ends late, or with the process
         for timer in (self._timer, self._probe):
             if timer is not None:
                 timer.cancel()
@@ -240,7 +245,9 @@ class _Writer(threading.Thread):
         report: _Report,
         report_end: Callable[[], None],
     ) -> None:
-        super().__init__(name=name, daemon=False)
+        # A daemon: a thread inside a stalled disk must not keep the process from ending. `close` has waited for it with
+        # patience; what is cut off after that is one transaction, which SQLite rolls back at the next opening.
+        super().__init__(name=name, daemon=True)
         self.given_up = False
         self._file = file
         self._inbox = inbox

@@ -72,6 +72,11 @@ class DatabaseFile:
         return self._connection is not None
 
     @property
+    def is_condemned(self) -> bool:
+        """Whether it is left alone until a person has put another in its place; from any thread."""
+        return self._condemned is not None
+
+    @property
     def changes(self) -> int:
         """How many rows this connection has written."""
         return 0 if self._connection is None else self._connection.total_changes

@@ -31,6 +31,15 @@ class Gaps:
                 row[-1] = Gap(each.cycler, each.boot, row[-1].from_seq, each.seq, row[-1].polls + 1, each.why)
             else:
                 row.append(Gap(each.cycler, each.boot, each.seq, each.seq, 1, each.why))
+        self._tell_soon()
+
+    def put(self, gaps: Iterable[Gap]) -> None:
+        """These are lost."""
+        for gap in gaps:
+            self._found.setdefault((gap.cycler, gap.boot, gap.why), []).append(gap)
+        self._tell_soon()
+
+    def _tell_soon(self) -> None:
         if self._found and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(GATHER_S, self.tell)
 

@@ -14,10 +14,12 @@ from cti_mqtt import config
 from cti_mqtt.bridge.clock import Clock
 from cti_mqtt.bridge.database import Database
 from cti_mqtt.bridge.journal import polls
-from cti_mqtt.bridge.journal.age import Age
+from cti_mqtt.bridge.journal.age import JournalTime
 from cti_mqtt.bridge.journal.gaps import Gaps
+from cti_mqtt.bridge.journal.holdings import Holdings
 from cti_mqtt.bridge.journal.records import Gap, Lost, Portion, Span, Tally
 from cti_mqtt.bridge.journal.schema import FILE_NAME, SCHEMA
+from cti_mqtt.bridge.journal.survey import START, Key, Survey, survey
 from cti_mqtt.errors import StorageError
 
 PATIENCE_S = 2.0
@@ -67,11 +69,11 @@ class Journal:
     ) -> None:
         self._bounds = bounds
         self._boot = boot
-        self._clock = clock
+        self._time = JournalTime(clock)
         self._gaps = Gaps(on_gap)
-        self._began = clock.now().timestamp()
-        self._began_s = clock.monotonic()
-        self._ages: tuple[Age, Age] | None = None  # of what is not delivered, and of the rest
+        self._holdings = Holdings()
+        self._surveyed: Connection | None = None  # through which all that waits was found
+        self._connection: Connection | None = None  # the last one through which was written
         self._tally = Tally()
         self._dropped = 0
         self._unmarked: set[int] = set()  # delivered, but the journal does not know
@@ -109,11 +111,16 @@ class Journal:
         """Open the file, or say in `problem` why not; trouble with the disk is never raised."""
         await self._database.open()
         with contextlib.suppress(StorageError):
-            await self._look()
+            self._tally = await self._database.submit(polls.tally, reads=True)  # it may be that it can only be read
+            await self._write(lambda connection, _: self._time.now(connection))
 
     async def close(self) -> None:
         """Write what is queued, for as long as patience lasts; what is left then is lost. Ends the thread."""
+        if self._holdings.in_doubt:
+            with contextlib.suppress(StorageError):
+                await self._survey()
         await self._database.close()
+        self._lose_what_cannot_be_read()
         self._gaps.tell()
 
     async def run(self) -> None:
@@ -123,15 +130,18 @@ class Journal:
             await asyncio.sleep(HOUSEKEEPING_S)
 
     async def tidy(self) -> None:
-        """Make good what could not be marked, and give up what is too old or too much; not while it cannot be done."""
+        """Make good what could not be marked, and give up what is too old or too much; not while it cannot be done.
+
+        And find out what was lost together with the file.
+        """
         with contextlib.suppress(StorageError):
             while self._unmarked:
                 await self.delivered(tuple(islice(self._unmarked, MARKED_AT_ONCE)))
-            for work in await self._too_old():
+            for work in (self._expire_undelivered, self._expire_delivered, self._trim):
                 while await self._write(work):
                     pass
-            while await self._write(self._trim):
-                pass
+            await self._survey()
+        self._lose_what_cannot_be_read()
 
     # --- polls ---
 
@@ -152,14 +162,17 @@ class Journal:
             its number; that of the first where the same was added before and is still there.
         """
         self._largest = max(self._largest, sum(map(len, fragments)) // 4)
-        addition = polls.Addition(cycler, self._boot, seq, ts, fragments, self._steady())
+        addition = polls.Addition(cycler, self._boot, seq, ts, fragments)
 
         def work(connection: Connection, lost: list[Lost]) -> int:
-            number = addition.write(connection)
+            number = addition.write(connection, self._time.now(connection))
             self._trim(connection, lost)
             return number
 
         def settled(number: int) -> None:
+            self._holdings.name(number, cycler, self._boot, seq)
+            if addition.is_new:
+                self._holdings.add(cycler, self._boot, seq)
             if future.done():  # too late; else it is about to succeed
                 late(number)
 
@@ -168,12 +181,15 @@ class Journal:
 
     def delivered(self, numbers: Collection[int]) -> "Future[None]":
         """The broker has these. Where that cannot be written it is remembered, and written later."""
-        which, at = tuple(numbers), self._steady()
+        which = tuple(numbers)
         self._unmarked.update(which)
-        return self._write(
-            lambda connection, _: polls.mark(connection, which, at),
-            then=lambda _: self._unmarked.difference_update(which),
-        )
+        self._holdings.delivered(which)
+
+        def settled(_: None) -> None:
+            self._unmarked.difference_update(which)
+            self._holdings.delivered(which)  # a survey may have found them before they were marked
+
+        return self._write(lambda connection, _: polls.mark(connection, which, self._time.now(connection)), settled)
 
     def undelivered(self, after: int, limit: int, without: Collection[int] = ()) -> "Future[Portion]":
         """What waits with a higher number, oldest first; also where nothing can be written.
@@ -190,7 +206,11 @@ class Journal:
             unreadable.clear()  # it is done anew
             return polls.undelivered(connection, after, limit, passed_over, unreadable)
 
-        return self._database.submit(work, reads=True, then=lambda _: self._give_up(unreadable))
+        def settled(portion: Portion) -> None:
+            self._name(portion)
+            self._give_up(unreadable)
+
+        return self._database.submit(work, reads=True, then=settled)
 
     def span(self, cycler: str, boot: str, from_seq: int, to_seq: int, limit: int) -> "Future[Portion]":
         """What is kept of a run between two polls, both included, by seq; also where nothing can be written.
@@ -198,7 +218,7 @@ class Journal:
         To go on, ask from the seq that follows on the `last` of the portion before.
         """
         asked = partial(polls.span, cycler=cycler, boot=boot, from_seq=from_seq, to_seq=to_seq, limit=limit)
-        return self._database.submit(asked, reads=True)
+        return self._database.submit(asked, reads=True, then=self._name)
 
     def kept(self, cycler: str) -> "Future[tuple[Span, ...]]":
         """What is kept of a cycler, the oldest run first; also where nothing can be written."""
@@ -206,29 +226,30 @@ class Journal:
 
     # --- inside ---
 
-    def _steady(self) -> float:
-        """The time of day, had it not been set since this run began; seconds since 1970."""
-        return self._began + self._clock.monotonic() - self._began_s
-
     def _write(self, work: Callable[[Connection, list[Lost]], T], then: Callable[[T], object] = _ignore) -> "Future[T]":
         lost: list[Lost] = []
-        seen = [Tally()]
+        seen: list[tuple[Connection, Tally]] = []
 
         def whole(connection: Connection) -> T:
             lost.clear()  # it may be done anew
             result = work(connection, lost)
-            seen[0] = polls.tally(connection)
+            seen[:] = [(connection, polls.tally(connection))]
             return result
 
         def note(result: T) -> None:
+            ((connection, self._tally),) = seen
+            if connection is not self._connection:
+                self._connection = connection
+                self._holdings.doubt()
             then(result)
-            self._tally = seen[0]
             self._lose(lost)
 
         return self._database.submit(whole, then=note)
 
     def _lose(self, lost: Sequence[Lost]) -> None:
         really = [each for each in lost if each.number not in self._unmarked]
+        for each in lost:
+            self._holdings.remove(each.cycler, each.boot, each.seq)
         self._dropped += len(really)
         self._gaps.add(really)
         self._unmarked.difference_update(each.number for each in lost)
@@ -241,27 +262,56 @@ class Journal:
     def _trim(self, connection: Connection, lost: list[Lost]) -> int:
         return polls.trim(connection, self._bounds.max_bytes, lost)
 
-    async def _look(self) -> tuple[int, int]:
-        """The last number and the last place; notes how much there is, and what this run found."""
+    def _expire_undelivered(self, connection: Connection, lost: list[Lost]) -> int:
+        return polls.expire_undelivered(connection, self._time.now(connection) - self._bounds.max_age_s, lost)
 
-        def work(connection: Connection) -> tuple[tuple[int, int, float], Tally]:
-            return polls.newest(connection), polls.tally(connection)
+    def _expire_delivered(self, connection: Connection, _: list[Lost]) -> int:
+        return polls.expire_delivered(connection, self._time.now(connection) - self._bounds.replay_window_s)
 
-        (number, place, stamp), self._tally = await self._database.submit(work, reads=True)
-        if self._ages is None:
-            now_s, bounds = self._clock.monotonic(), self._bounds
-            self._ages = Age(number, stamp, now_s, bounds.max_age_s), Age(place, stamp, now_s, bounds.replay_window_s)
-        return number, place
+    # --- what was lost with the file ---
 
-    async def _too_old(self) -> tuple[Callable[[Connection, list[Lost]], int], ...]:
-        number, place = await self._look()
-        assert self._ages is not None  # noqa: S101  # it has looked
-        waiting, rest = self._ages
-        now, now_s = self._clock.now().timestamp(), self._clock.monotonic()
-        waiting.note(number, now_s)
-        rest.note(place, now_s)
-        first, second = waiting.bound(now, now_s), rest.bound(now, now_s)
-        return (
-            lambda connection, lost: polls.expire_undelivered(connection, first, lost),
-            lambda connection, _: polls.expire_delivered(connection, second),
+    def _name(self, portion: Portion) -> None:
+        for poll in portion.polls:
+            self._holdings.name(poll.number, poll.cycler, poll.boot, poll.seq)
+
+    async def _survey(self) -> None:
+        """Find all that waits, after the file was opened; what is no longer there is lost.
+
+        Raises:
+            StorageError: that is not known yet.
+        """
+        connection, after = self._connection, START
+        while connection is not self._surveyed:
+            found = await self._survey_portion(connection, after)
+            if found is None or connection is not self._connection:
+                return  # opened anew meanwhile: the next time
+            if found.last is not None:
+                after = found.last
+                continue
+            self._surveyed = connection
+            self._lose_doubted(polls.WHY_REMOVED)
+
+    def _survey_portion(self, meant: Connection | None, after: Key) -> "Future[Survey | None]":
+        """None: that file is not read through this connection."""
+        without = frozenset(self._unmarked)
+
+        def settled(found: Survey | None) -> None:
+            if found is not None:
+                self._holdings.found(found)
+
+        return self._database.submit(
+            lambda connection: survey(connection, after, without) if connection is meant else None,
+            reads=True,
+            then=settled,
         )
+
+    def _lose_what_cannot_be_read(self) -> None:
+        if self._database.is_condemned:
+            self._tally = Tally()
+            self._holdings.doubt()
+            self._lose_doubted(polls.WHY_DAMAGED)
+
+    def _lose_doubted(self, why: str) -> None:
+        lost = self._holdings.take_doubted(why)
+        self._dropped += sum(gap.polls for gap in lost)
+        self._gaps.put(lost)

@@ -7,7 +7,6 @@ from contextlib import closing
 from itertools import islice, takewhile
 
 from cti_mqtt.bridge.database import touch
-from cti_mqtt.bridge.journal.age import Bound
 from cti_mqtt.bridge.journal.records import KeptPoll, Lost, Portion, Span, Tally
 
 PORTION = 500  # rows deleted in one go: a bounded time in which nothing else is written
@@ -18,6 +17,8 @@ LEVEL = 1  # of zlib: JSON shrinks to a fifth by it, and the others take several
 WHY_FULL = "the journal is full (journal.max_bytes)"
 WHY_OLD = "older than journal.max_age_s"
 WHY_UNREADABLE = "what stands in the journal cannot be read"
+WHY_REMOVED = "the journal was removed or replaced while they waited in it"
+WHY_DAMAGED = "the journal cannot be read any more: it is damaged, or no journal stands in its place"
 
 _POLL = "number, cycler, boot, seq, ts, body"
 
@@ -25,19 +26,19 @@ _POLL = "number, cycler, boot, seq, ts, body"
 class Addition:
     """A poll on its way into the journal; compressed once, in the thread.
 
-    Args:
-        at: seconds since 1970, by a clock that does not jump.
+    Attributes:
+        is_new: whether it was not there already; known once it is written.
     """
 
-    def __init__(self, cycler: str, boot: str, seq: int, ts: str, fragments: Sequence[bytes], at: float) -> None:
+    def __init__(self, cycler: str, boot: str, seq: int, ts: str, fragments: Sequence[bytes]) -> None:
+        self.is_new = False
         self._key = cycler, boot, seq
         self._ts = ts
         self._fragments = tuple(fragments)
-        self._at = at
         self._body = b""
 
-    def write(self, connection: sqlite3.Connection) -> int:
-        """Its number; that which it has where it is there already.
+    def write(self, connection: sqlite3.Connection, at: float) -> int:
+        """Its number; that which it has where it is there already. `at`: when that is, by the journal's time.
 
         Raises:
             ValueError: a fragment could not be told from its neighbours.
@@ -48,12 +49,13 @@ class Addition:
             "ON CONFLICT(cycler, boot, seq) DO NOTHING",
             (*self._key, self._ts, self._body),
         )
-        if done.rowcount != 1:
+        self.is_new = done.rowcount == 1
+        if not self.is_new:
             found = "SELECT number FROM poll WHERE cycler = ? AND boot = ? AND seq = ?"
             return int(connection.execute(found, self._key).fetchone()[0])
         number, size = done.lastrowid, len(self._body)
         assert number is not None  # noqa: S101  # a row was inserted
-        connection.execute("INSERT INTO undelivered VALUES (?, ?, ?)", (number, size, self._at))
+        connection.execute("INSERT INTO undelivered VALUES (?, ?, ?)", (number, size, at))
         connection.execute("UPDATE tally SET waiting = waiting + 1, waiting_bytes = waiting_bytes + ?", (size,))
         return number
 
@@ -114,17 +116,17 @@ def _worth(rows: Iterable[tuple[int, ...]], excess: int) -> list[tuple[int, ...]
     return found
 
 
-def expire_undelivered(connection: sqlite3.Connection, bound: Bound, lost: list[Lost]) -> int:
-    """Give up what is too old, at most a portion; how many went."""
+def expire_undelivered(connection: sqlite3.Connection, before: float, lost: list[Lost]) -> int:
+    """Give up what is from before that time, at most a portion; how many went."""
     rows = connection.execute("SELECT number, at FROM undelivered ORDER BY number")
-    old = islice(takewhile(lambda row: bound.covers(*row), rows), PORTION)
+    old = islice(takewhile(lambda row: row[1] < before, rows), PORTION)
     return give_up(connection, [row[0] for row in old], WHY_OLD, lost)
 
 
-def expire_delivered(connection: sqlite3.Connection, bound: Bound) -> int:
-    """Delete what is too old, at most a portion; how many went."""
+def expire_delivered(connection: sqlite3.Connection, before: float) -> int:
+    """Delete what was delivered before that time, at most a portion; how many went."""
     rows = connection.execute("SELECT place, number, size, at FROM delivered ORDER BY place")
-    old = islice(takewhile(lambda row: bound.covers(row[0], row[3]), rows), PORTION)
+    old = islice(takewhile(lambda row: row[3] < before, rows), PORTION)
     return _drop_delivered(connection, [row[:3] for row in old])
 
 
@@ -218,12 +220,8 @@ def kept(connection: sqlite3.Connection, cycler: str) -> tuple[Span, ...]:
     return tuple(Span(cycler, *row) for row in rows)
 
 
-def newest(connection: sqlite3.Connection) -> tuple[int, int, float]:
-    """The last number and the last place that were given out, and the newest stamp (0: there is none)."""
-    number, place = (
-        connection.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = ?", (name,)).fetchone()[0] or 0
-        for name in ("poll", "delivered")
-    )
+def newest(connection: sqlite3.Connection) -> float | None:
+    """The newest stamp; None: there is none."""
     stamps = (
         connection.execute(query).fetchone()
         for query in (
@@ -231,7 +229,7 @@ def newest(connection: sqlite3.Connection) -> tuple[int, int, float]:
             "SELECT at FROM delivered ORDER BY place DESC LIMIT 1",
         )
     )
-    return number, place, max((row[0] for row in stamps if row is not None), default=0.0)
+    return max((row[0] for row in stamps if row is not None), default=None)
 
 
 def _kept(row: tuple[int, str, str, int, str, bytes]) -> KeptPoll | None:

@@ -12,7 +12,7 @@ _FIRST = (
     # A file that is put in the place of another must not give the numbers of that again: somebody may hold them still.
     "INSERT INTO sqlite_sequence(name, seq) VALUES ('poll', CAST(strftime('%s', 'now') AS INTEGER) * 1000)",
     # Every poll is in one of these two; they are narrow, so that to move it does not touch the body.
-    # at: seconds since 1970, by a clock that does not jump within a run.
+    # at: by the journal's time, see age.py.
     "CREATE TABLE undelivered(number INTEGER PRIMARY KEY, size INTEGER NOT NULL, at REAL NOT NULL)",
     """CREATE TABLE delivered(
         place INTEGER PRIMARY KEY AUTOINCREMENT, number INTEGER NOT NULL, size INTEGER NOT NULL, at REAL NOT NULL)""",

@@ -1,5 +1,8 @@
 """A journal, its clock and polls, ready for tests."""
 
+import asyncio
+import contextlib
+import shutil
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -12,6 +15,7 @@ from cti_mqtt import config
 from cti_mqtt.bridge.clock import stamp
 from cti_mqtt.bridge.journal import Gap, Journal, KeptPoll
 from cti_mqtt.bridge.journal.schema import FILE_NAME
+from cti_mqtt.errors import StorageError
 
 BOOT = "5f2c9a01d4e6b7c8"
 DAY_S = 24 * 3600.0
@@ -111,6 +115,37 @@ def stalled(journal: Journal) -> Iterator[None]:
         yield
     finally:
         go.set()
+
+
+async def written_again(journal: Journal) -> None:
+    async with asyncio.timeout(20):
+        while journal.problem:  # noqa: ASYNC110  # it recovers by itself
+            await asyncio.sleep(0.02)
+
+
+def removed(folder: Path) -> None:
+    """What somebody did."""
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{file_in(folder)}{suffix}").unlink(missing_ok=True)
+
+
+async def noticed(bench: Bench) -> None:
+    """The journal has seen that something happened to its file."""
+    async with asyncio.timeout(20):
+        while not bench.journal.problem:
+            with contextlib.suppress(StorageError):
+                await bench.journal.tidy()
+            await asyncio.sleep(0.02)
+
+
+async def replaced(bench: Bench, folder: Path, by: Path) -> None:
+    """Another file in the place of this one, or none; and the journal goes on with it."""
+    removed(folder)
+    if file_in(by).exists():
+        shutil.copy(file_in(by), file_in(folder))
+    await noticed(bench)
+    await written_again(bench.journal)
+    await bench.journal.tidy()
 
 
 def file_in(folder: Path) -> Path:

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cti_mqtt.bridge.journal.age import Age
 from cti_mqtt.bridge.journal.polls import WHY_OLD
-from tests.bridge.journal.samples import BOOT, DAY_S, Bench, HandClock, opened
+from tests.bridge.journal.samples import BOOT, DAY_S, Bench, HandClock, opened, replaced
 
 OTHER = "0123456789abcdef"
 YEARS_S = 3 * 365 * DAY_S
@@ -108,27 +107,52 @@ async def test_rows_of_earlier_runs_age_by_their_stamps(tmp_path: Path) -> None:
         assert await bench.kept(boot=OTHER) == await bench.kept(boot=BOOT) == []
 
 
-class TestAge:
-    def test_marks_are_few(self) -> None:
-        age = Age(0, 0.0, 0.0, 7 * DAY_S)
-        for second in range(0, int(8 * DAY_S), 60):
-            age.note(second, float(second))
-            age.bound(0.0, float(second))
-        assert len(age._marks) < 600
-        assert 0 < DAY_S - age.bound(0.0, 8 * DAY_S).up_to < 7 * DAY_S / 400
+@pytest.mark.parametrize("behind_s", [10 * DAY_S, -10 * DAY_S])
+@pytest.mark.parametrize("put_right", [True, False])
+async def test_a_clock_that_was_wrong_two_runs_ago(tmp_path: Path, behind_s: float, *, put_right: bool) -> None:
+    clock = HandClock()
+    clock.jump(-behind_s)
+    async with opened(tmp_path, clock, boot="a") as bench:
+        await bench.add(1, 10)
+        clock.jump(behind_s if put_right else 0)
+        clock.go(60)
+        await bench.journal.tidy()
+        await bench.add(11, 20)
+    clock.jump(0 if put_right else behind_s)
+    for boot in ("b", "c", "d"):
+        async with opened(tmp_path, clock, boot=boot) as bench:
+            await bench.add(1, 2)
+            await hours(bench, 1)
+            assert await bench.kept(boot="a") == list(range(1, 21))
+            assert bench.journal.dropped == 0
 
-    def test_another_file_begins_anew(self) -> None:
-        age = Age(1000, 0.0, 0.0, 100.0)
-        age.note(2000, 50.0)
-        age.note(5, 90.0)
-        assert age.bound(0.0, 160.0).up_to == 0
-        age.note(9, 161.0)
-        assert age.bound(0.0, 191.0).up_to == 5
-        assert age.bound(0.0, 262.0).up_to == 9
 
-    def test_an_empty_one_after_a_while(self) -> None:
-        age = Age(10, 5.0, 0.0, 100.0)
-        assert age.bound(1e9, 50.0).covers(10, -50.0)
-        assert not age.bound(1e9, 50.0).covers(10, -40.0)
-        assert age.bound(1e9, 101.0).covers(10, 1e12)
-        assert not age.bound(1e9, 101.0).covers(11, -1e12)
+async def test_only_the_time_in_which_a_bridge_ran_counts_over_many_runs(tmp_path: Path) -> None:
+    clock = HandClock()
+    async with opened(tmp_path, clock, boot=OTHER) as bench:
+        await bench.add(1)
+    for run in range(4):
+        clock.go(100 * DAY_S)
+        async with opened(tmp_path, clock, boot=f"{run}", max_age_s=DAY_S) as bench:
+            await hours(bench, 5)
+            await bench.add(1)  # by the stamp of this the next run knows how long this one lasted
+            assert await bench.kept(boot=OTHER) == [1]
+    async with opened(tmp_path, clock, max_age_s=DAY_S) as bench:
+        await hours(bench, 5)
+        assert await bench.kept(boot=OTHER) == []
+        assert await bench.kept(boot="0") == [1]
+
+
+async def test_a_file_with_another_time_takes_the_place_of_this_one(tmp_path: Path) -> None:
+    clock = HandClock()
+    (tmp_path / "old").mkdir()
+    async with opened(tmp_path / "old", clock, boot=OTHER) as bench:
+        await bench.add(1, 3)
+    clock.jump(YEARS_S)
+    async with opened(tmp_path, clock, max_age_s=DAY_S) as bench:
+        await bench.add(1)
+        await replaced(bench, tmp_path, tmp_path / "old")
+        await hours(bench, 12)
+        assert await bench.kept(boot=OTHER) == [1, 2, 3]
+        await hours(bench, 13)
+        assert await bench.kept(boot=OTHER) == []

@@ -18,7 +18,7 @@ from cti_mqtt.bridge.journal.schema import SCHEMA
 from cti_mqtt.bridge.store import Store
 from cti_mqtt.bridge.store.schema import FILE_NAME as STORE_NAME
 from cti_mqtt.errors import StorageError
-from tests.bridge.journal.samples import FRAGMENTS, file_in, opened, stalled
+from tests.bridge.journal.samples import FRAGMENTS, file_in, opened, stalled, written_again
 
 ROOT = Path(__file__).parents[3]
 NOBODY = 65534
@@ -30,12 +30,6 @@ def child(*arguments: str | Path) -> "subprocess.Popen[str]":
         [sys.executable, "-B", "-m", "tests.bridge.journal.child", *map(str, arguments)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-
-
-async def written_again(journal: Journal) -> None:
-    async with asyncio.timeout(20):
-        while journal.problem:  # noqa: ASYNC110  # it recovers by itself
-            await asyncio.sleep(0.02)
 
 
 async def limit(journal: Journal, pages: int) -> None:
@@ -100,6 +94,14 @@ class TestStall:
         async with opened(tmp_path) as bench:
             assert await bench.waiting() == [3, 4]
             assert bench.journal.waiting == 2
+
+    async def test_a_process_ends_although_the_disk_does_not_answer(self, tmp_path: Path) -> None:
+        process = child(tmp_path, "stall")
+        output, errors = await asyncio.to_thread(process.communicate, timeout=20)  # the disk answers after 60 s
+        assert (process.returncode, errors) == (0, "")
+        assert output == "closed\n"
+        async with opened(tmp_path) as bench:
+            assert await bench.waiting() == [1, 2, 3]  # what was done before; and the file is as it should be
 
 
 class TestFull:
