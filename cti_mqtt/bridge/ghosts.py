@@ -2,13 +2,16 @@
 
 The bridge lists in the data directory which topics it has left something on. What an earlier run left, and this
 configuration does not cover, is cleared; so is what belongs to a channel or cycler that has gone. Nothing that is not
-on the list is ever cleared.
+on the list is ever cleared, and nothing under another base topic: another bridge may live there now. What an earlier
+configuration left there is named once, then it is off the list.
 """
 
 import asyncio
 import logging
 import re
+import shlex
 from asyncio import Future
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
@@ -27,13 +30,35 @@ AGAIN_S = 5.0  # after trouble with the storage
 REFUSED_AGAIN_S = 60.0  # after the broker refused to clear a topic
 MOST_IN_FLIGHT = 200  # topics that are being cleared at a time
 
+_BELOW_A_BASE = re.compile(r"(.+?)/(?:[^/]+/channel/[0-9]+/.+|[^/]+/[^/]+)")
 _CHANNEL_NUMBER = re.compile(r"[1-9][0-9]{0,5}")
 _CYCLER_LEAVES = frozenset({"availability", "info", "schedules"})
 _CHANNEL_LEAVES = frozenset({"availability", "state", "mv", "lease"})
 
 
+def is_foreign(topic: str, base: str) -> bool:
+    """Whether a topic cannot be one of this base topic, so that another bridge may answer for it.
+
+    A base topic may lie below another one: `lab/cti/bridge/info` is foreign to `lab`.
+    """
+    if not topic.startswith(base + "/"):
+        return True
+    match topic[len(base) + 1 :].split("/"):
+        case [_, _]:
+            return False
+        case [_, "channel", number, _, *_]:
+            return not number.isdecimal()
+    return True
+
+
+def base_of(topic: str) -> str:
+    """The base topic of a bridge's topic, as far as its levels tell; the whole topic if they do not."""
+    match = _BELOW_A_BASE.fullmatch(topic)
+    return match[1] if match else topic
+
+
 def is_ghost(topic: str, base: str, channel_counts: Mapping[str, int | None], publish: Publish) -> bool:
-    """Whether a topic that this bridge once published is none that it would publish now.
+    """Whether a topic that this bridge once published under its base topic is none that it would publish now.
 
     Args:
         topic: of a retained message.
@@ -41,8 +66,8 @@ def is_ghost(topic: str, base: str, channel_counts: Mapping[str, int | None], pu
         channel_counts: of every configured cycler; None where it has not said so yet.
         publish: which topics are published.
     """
-    if not topic.startswith(base + "/"):
-        return True
+    if is_foreign(topic, base):
+        return False
     match topic[len(base) + 1 :].split("/"):
         case ["bridge", _]:
             return False
@@ -89,6 +114,7 @@ class Ghosts:
         retract: clears a topic now, or not at all; `MqttLink.retract`.
         forget: keeps a topic from being published again; `MqttLink.forget`.
         may_clear: whether this bridge has the say on its topics; not while an elder one commands.
+        tell: takes the type and the message of an event.
     """
 
     def __init__(
@@ -101,6 +127,7 @@ class Ghosts:
         retract: Callable[[str, Settled], bool],
         forget: Callable[[str], None],
         may_clear: Callable[[], bool],
+        tell: Callable[[str, str], None] = lambda _kind, _text: None,
     ) -> None:
         self._base = base
         self._counts: dict[str, int | None] = dict.fromkeys(cyclers)
@@ -109,8 +136,10 @@ class Ghosts:
         self._retract = retract
         self._forget = forget
         self._may_clear = may_clear
+        self._tell = tell
         self._loaded = False
         self._listed: set[str] = set()  # what the store knows
+        self._left: set[str] = set()  # what an earlier run has published under another base topic
         self._own: set[str] = set()  # what this run has published
         self._to_add: set[str] = set()
         self._to_remove: set[str] = set()
@@ -227,11 +256,29 @@ class Ghosts:
     async def _step(self) -> None:
         if not self._loaded:
             self._listed |= set(await self._store.retained_topics())
+            self._left = {topic for topic in self._listed if is_foreign(topic, self._base)}
             self._to_add -= self._listed
             self._loaded = True
             self._judge_all()
+        if self._left and self._may_clear():
+            self._leave_alone()
         await self._write_down()
         self._idle = not self._may_clear() or not self._clear_some()
+
+    def _leave_alone(self) -> None:
+        """Name what was left under other base topics, and take it off the list."""
+        left, self._left = self._left - self._own, set()
+        for base, number in Counter(map(base_of, left)).items():
+            filters = " ".join(f"-t {shlex.quote(f'{base}/{below}')}" for below in ("+/+", "+/channel/#"))
+            message = (
+                f"{number} retained topics under {base!r} are left from an earlier configuration, and stay there: "
+                "another bridge may use that base topic now; if none does, "
+                f"mosquitto_sub {filters} --remove-retained -W 5 clears them"
+            )
+            log.warning("%s", message)
+            self._tell("ghosts_left", message)
+        self._listed -= left
+        self._to_remove |= left
 
     async def _write_down(self) -> None:
         add, remove = frozenset(self._to_add), frozenset(self._to_remove)

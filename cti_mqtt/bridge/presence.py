@@ -18,7 +18,8 @@ from cti_mqtt.bridge.topics import Topics
 
 log = logging.getLogger(__name__)
 
-CORRECT_EVERY_S = 1.0  # a false `offline` is corrected at most so often
+CORRECT_EVERY_S = 1.0  # a false availability is corrected at most so often
+SHOWN_BYTES = 40  # of a false availability, in the log
 NOTICE_S = 300.0  # so long the health message tells of a client id that was taken
 _ADVICE = "end one of the two, or give it a base topic and a client id of its own"
 
@@ -140,8 +141,8 @@ class Presence:
     def hear(self, incoming: Incoming) -> bool:
         """Take a message from the broker; whether it is none for the commander."""
         if incoming.topic == self._availability:
-            if self._online and not incoming.retain and incoming.payload == OFFLINE:
-                self._correct()
+            if self._online and not incoming.retain and incoming.payload != ONLINE:
+                self._correct(incoming.payload)
             return True
         if incoming.topic == self._health:
             # A stored message may come without its flag on 3.1.1. An elder says it again.
@@ -192,10 +193,11 @@ class Presence:
             f"an elder bridge runs on this base topic ({_describe(elder)}): this one hears no commands; {_ADVICE}",
         )
 
-    def _correct(self) -> None:
-        """Somebody else said offline, for example by the last will of a second bridge."""
+    def _correct(self, said: bytes) -> None:
+        """It does not say online: a last will, also our own that the broker publishes late, or whatever else."""
         if self._speaking is None:
-            log.warning("somebody else published offline on %s: corrected", self._availability)
+            who = "by our own last will or by somebody else" if said == OFFLINE else "by somebody else"
+            log.warning("%s was published on %s, %s: corrected", _quoted(said), self._availability, who)
             self._later(max(0.0, self._said_at + CORRECT_EVERY_S - self._clock.monotonic()))
 
     def _later(self, wait_s: float) -> None:
@@ -226,3 +228,10 @@ class Presence:
 
 def _describe(life: BridgeRun) -> str:
     return f"boot {life.boot!r}, started {stamp(life.started_at)}"
+
+
+def _quoted(payload: bytes) -> str:
+    """For the log: as it is, as far as it is short and printable."""
+    if not payload:
+        return "an empty message"
+    return f"`{ascii(payload[:SHOWN_BYTES].decode(errors='replace'))[1:-1]}`"

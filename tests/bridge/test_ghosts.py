@@ -1,22 +1,35 @@
 """Retained topics that nobody keeps up to date any more: which they are, and that they go, they alone."""
 
 import asyncio
+import logging
+import re
+import shlex
+import subprocess
 from asyncio import Future
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cti_mqtt.bridge.bus import CyclerState
-from cti_mqtt.bridge.ghosts import Ghosts, is_ghost
+from cti_mqtt.bridge.ghosts import Ghosts, base_of, is_foreign, is_ghost
 from cti_mqtt.bridge.mqtt import LOST, Settled
+from cti_mqtt.bridge.store import Store
 from cti_mqtt.config import Publish
 from cti_mqtt.cti.messages.session import LoginFeedback
 from cti_mqtt.errors import StorageError
 from tests.bridge.bench import until
+from tests.support.brokers import HOST, MOSQUITTO_5, MOSQUITTO_311, BrokerKind, broker_of_kind, needs_mosquitto
+from tests.support.observer import Observer
+from tests.support.rig import Rig, rig
 
 COUNTS = {"arbin1": 8, "arbin2": None}
+MOSQUITTOS = [
+    pytest.param(MOSQUITTO_5, id=str(MOSQUITTO_5), marks=needs_mosquitto),
+    pytest.param(MOSQUITTO_311, id=str(MOSQUITTO_311), marks=needs_mosquitto),
+]
 
 
 @pytest.mark.parametrize(
@@ -41,16 +54,35 @@ COUNTS = {"arbin1": 8, "arbin2": None}
         ("lab/cti/arbin1/values", True),
         ("lab/cti/arbin1/channel/1/value/voltage_v", True),
         ("lab/cti/arbin1/channel/0/state", True),
-        ("lab/cti/arbin1/channel/x/state", True),
-        ("lab/cti/bridge/arbin1/info", True),  # of a base topic lab/cti/bridge
-        ("lab/arbin1/info", True),
-        ("lab/cti2/arbin1/info", True),
-        ("cti/bridge/availability", True),
-        ("lab/cti", True),
     ],
 )
 def test_what_is_a_ghost(topic: str, ghost: bool) -> None:
+    assert not is_foreign(topic, "lab/cti")
     assert is_ghost(topic, "lab/cti", COUNTS, Publish()) is ghost
+
+
+@pytest.mark.parametrize(
+    ("topic", "base"),
+    [
+        ("cti/bridge/availability", "cti"),
+        ("lab/arbin1/info", "lab"),
+        ("lab/cti/availability", "lab"),  # of a cycler that is called as the last level of our base topic
+        ("lab/cti/channel/1/state", "lab"),
+        ("lab/cti2/arbin1/info", "lab/cti2"),
+        ("lab/cti/bridge/arbin1/info", "lab/cti/bridge"),
+        ("lab/cti/arbin1/bridge/health", "lab/cti/arbin1"),  # below ours, and another one all the same
+        ("lab/cti/arbin1/arbin1/info", "lab/cti/arbin1"),
+        ("lab/cti/arbin1/channel/availability", "lab/cti/arbin1"),
+        ("lab/cti/arbin1/channel/channel/1/state", "lab/cti/arbin1"),
+        ("lab/cti/arbin1/arbin1/channel/1/alarm/stop_failed", "lab/cti/arbin1"),
+        ("lab", "lab"),
+    ],
+)
+def test_of_another_base_topic_nothing_is_a_ghost(topic: str, base: str) -> None:
+    """Another bridge may answer for it."""
+    assert is_foreign(topic, "lab/cti")
+    assert not is_ghost(topic, "lab/cti", COUNTS, Publish())
+    assert base_of(topic) == base
 
 
 def test_states_are_ghosts_where_they_are_not_published() -> None:
@@ -91,6 +123,7 @@ class Haunted:
         self.open = self.may_clear = True
         self.asked: dict[str, Settled] = {}
         self.forgotten: list[str] = []
+        self.told: list[tuple[str, str]] = []
         self.ghosts = Ghosts(
             "cti",
             cyclers,
@@ -99,6 +132,7 @@ class Haunted:
             retract=self._retract,
             forget=self.forgotten.append,
             may_clear=lambda: self.may_clear,
+            tell=lambda kind, text: self.told.append((kind, text)),
         )
 
     def _retract(self, topic: str, settled: Settled) -> bool:
@@ -210,7 +244,32 @@ async def test_what_this_run_publishes_is_never_cleared() -> None:
     async with Haunted.running("arbin1", listed=[other]) as it:
         it.ghosts.saw(other)
         await _a_while()
+        assert (it.asked, it.told, it.shelf.topics) == ({}, [], {other})
+
+
+async def test_what_is_left_under_other_base_topics_is_named_once_and_off_the_list() -> None:
+    left = {"old/bridge/info", "old/arbin1/channel/1/state", "cti/lab 1/arbin1/info"}
+    async with Haunted.running("arbin1", listed=[*left, "cti/arbin1/info"]) as it:
+        await until(lambda: it.shelf.topics == {"cti/arbin1/info"})
+        it.ghosts.add_cycler("arbin2")  # everything is judged again
+        await _a_while()
         assert it.asked == {}
+        assert [kind for kind, _ in it.told] == ["ghosts_left", "ghosts_left"]
+        texts = sorted(text for _, text in it.told)
+        assert texts[0].startswith("1 retained topics under 'cti/lab 1' are left")
+        assert "mosquitto_sub -t 'cti/lab 1/+/+' -t 'cti/lab 1/+/channel/#' --remove-retained" in texts[0]
+        assert texts[1].startswith("2 retained topics under 'old' are left")
+        it.ghosts.saw("old/bridge/info")  # whoever publishes it now
+        await until(lambda: it.shelf.topics == {"cti/arbin1/info", "old/bridge/info"})
+
+
+async def test_who_has_no_say_does_not_name_what_is_left_yet() -> None:
+    async with Haunted.running("arbin1", listed=["old/bridge/info"]) as it:
+        it.may_clear = False
+        await _a_while()
+        assert (it.told, it.shelf.topics) == ([], {"old/bridge/info"})
+        it.may_clear = True
+        await until(lambda: it.told and not it.shelf.topics)
 
 
 async def test_what_is_published_while_it_is_cleared_stays_listed() -> None:
@@ -273,3 +332,77 @@ async def test_many_are_cleared_some_at_a_time() -> None:
             assert len(it.asked) <= 200
             it.settle()
             await asyncio.sleep(0)
+
+
+# --- another base topic than before, on real brokers ---
+
+
+async def _retained(port: int, protocol: object, base: str) -> dict[str, bytes]:
+    """What a newcomer is given below a base topic, by the whole topic."""
+    async with Observer.connect(port, protocol, base) as newcomer:
+        newcomer.say("marker", b"1")
+        await newcomer.wait("marker")
+        return {heard.topic: heard.payload for heard in newcomer.heard if heard.retain}
+
+
+async def _all_there(it: Rig) -> None:
+    await it.ready()
+    await it.observer.wait("arbin1/channel/4/mv")
+    await it.observer.until_last("arbin1/channel/4/availability", b"online")
+    await it.observer.until_last("bridge/availability", b"online")
+    await asyncio.sleep(0.6)  # written down
+
+
+async def _listed(data_dir: Path) -> set[str]:
+    store = Store(data_dir)
+    await store.open()
+    try:
+        return set(await store.retained_topics())
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize("kind", MOSQUITTOS)
+@pytest.mark.parametrize(("old", "new"), [("cti", "lab1"), ("cti", "cti/lab1"), ("cti/lab1", "cti")])
+async def test_a_bridge_that_lives_under_the_old_base_topic_is_left_alone(
+    kind: BrokerKind, old: str, new: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    mine = tmp_path / "mine"
+    async with broker_of_kind(kind, tmp_path) as port:
+
+        def bridge(base: str, client_id: str, data_dir: Path) -> Any:
+            mqtt = {"base_topic": base, "client_id": client_id}
+            return rig(port, kind.protocol, channels=4, data_dir=data_dir, mqtt=mqtt)
+
+        async with bridge(old, "one", mine) as it:
+            await _all_there(it)
+        async with bridge(old, "two", tmp_path / "other") as living:
+            await _all_there(living)
+            before = await _retained(port, kind.protocol, old)
+            living.observer.heard.clear()
+            async with bridge(new, "one", mine) as it:
+                await _all_there(it)
+                await until(lambda: it.bridge._ghosts._loaded and not it.bridge._ghosts._left)
+                await until(lambda: not it.bridge._ghosts._to_remove)
+                after = await _retained(port, kind.protocol, old)
+                assert set(before) <= set(after)
+                for leaf in ("bridge/availability", "arbin1/availability", "arbin1/channel/4/availability"):
+                    assert after[f"{old}/{leaf}"] == b"online"
+                assert not {heard.topic for heard in living.observer.heard if not heard.payload} & set(before)
+        assert all(topic.startswith(f"{new}/") for topic in await _listed(mine))
+        assert not await _listed(mine) & set(before)
+        said = [each.getMessage() for each in caplog.records if "left from an earlier" in each.getMessage()]
+        assert len(said) == 1
+        assert f"retained topics under {old!r}" in said[0]
+        await _as_advised(said[0], port)
+        left = {**(await _retained(port, kind.protocol, "cti")), **(await _retained(port, kind.protocol, "lab1"))}
+        assert set(left) == await _listed(mine)
+
+
+async def _as_advised(message: str, port: int) -> None:
+    """Run the command that a message names."""
+    command = re.search(r"mosquitto_sub .* -W 5", message)
+    assert command
+    words = [*shlex.split(command[0]), "-h", HOST, "-p", str(port)]
+    await asyncio.to_thread(subprocess.run, words, stdout=subprocess.DEVNULL, check=False, timeout=30)

@@ -1,12 +1,18 @@
-"""Who commands on a base topic, and whose the client id is: the rules, without a broker."""
+"""Who commands on a base topic, and whose the client id is: the rules, without a broker. Availability, with one."""
 
+import asyncio
 import json
+import logging
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from cti_mqtt.bridge.mqtt.takeover import SHORT_LIFE_S, TAKEN, Takeovers
 from cti_mqtt.bridge.rivals import MOST_ELDERS, BridgeRun, Rivals, Role, parse_health
+from tests.support.brokers import MOSQUITTO_5, MOSQUITTO_311, BrokerKind, Mosquitto, broker_of_kind, needs_mosquitto
+from tests.support.observer import Observer
+from tests.support.rig import rig
 
 NOON = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
 OWN = BridgeRun(NOON, "8" * 16)
@@ -215,3 +221,69 @@ class TestTakeovers:
                 said.append(number)
                 assert takeovers.suspected
         assert said == told
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(MOSQUITTO_5, id=str(MOSQUITTO_5), marks=needs_mosquitto),
+        pytest.param(MOSQUITTO_311, id=str(MOSQUITTO_311), marks=needs_mosquitto),
+    ],
+)
+class TestAvailability:
+    """What stands on `bridge/availability` while commands are heard."""
+
+    @pytest.mark.parametrize(
+        ("payload", "said"),
+        [
+            pytest.param(b"offline", "`offline` was published", id="offline"),
+            pytest.param(b"", "an empty message was published", id="empty"),
+            pytest.param(b"\xff\n" + b"x" * 9999, "`\\ufffd\\nxxx", id="junk"),
+            pytest.param(b"Online", "`Online` was published", id="nearly"),
+        ],
+    )
+    async def test_whatever_is_false_is_corrected_once_a_second(
+        self, kind: BrokerKind, payload: bytes, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.WARNING)
+        async with broker_of_kind(kind, tmp_path) as port, rig(port, kind.protocol) as it:
+            await it.ready()
+            for _ in range(20):
+                it.observer.say("bridge/availability", payload, retain=True)
+            heard = it.observer.on
+            await it.observer.until(
+                lambda: [each.payload for each in heard("bridge/availability")].count(payload) == 20
+            )
+            await it.observer.until_last("bridge/availability", b"online")
+            assert [each.payload for each in heard("bridge/availability")].count(b"online") <= 3
+            async with Observer.connect(port, kind.protocol) as newcomer:
+                assert (await newcomer.wait("bridge/availability")).payload == b"online"
+        warnings = [each.getMessage() for each in caplog.records if "bridge/availability" in each.getMessage()]
+        assert warnings
+        assert all(each.startswith(said) and each.endswith(": corrected") and len(each) < 200 for each in warnings)
+
+    async def test_our_own_online_is_not_answered(self, kind: BrokerKind, tmp_path: Path) -> None:
+        async with broker_of_kind(kind, tmp_path) as port, rig(port, kind.protocol) as it:
+            await it.ready()
+            it.observer.say("bridge/availability", b"online", retain=True)
+            await asyncio.sleep(1.5)  # longer than a correction may wait
+            assert [each.payload for each in it.observer.on("bridge/availability")] == [b"online"] * 2
+
+    async def test_a_broker_that_ends_in_order_is_not_somebody_else(
+        self, kind: BrokerKind, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It publishes our own last will to us before it closes."""
+        caplog.set_level(logging.WARNING)
+        broker = Mosquitto(tmp_path)
+        await broker.start()
+        try:
+            async with rig(broker.port, kind.protocol) as it:
+                await it.ready()
+                await broker.stop()
+                await broker.start()
+                async with Observer.connect(broker.port, kind.protocol) as newcomer:
+                    await newcomer.until_last("bridge/availability", b"online")
+        finally:
+            await broker.stop()
+        said = [each for each in caplog.messages if each.endswith(": corrected")]
+        assert all("by our own last will or by somebody else" in each for each in said)
