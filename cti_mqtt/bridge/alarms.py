@@ -64,6 +64,10 @@ class AlarmBoard:
         """Whether an alarm is raised."""
         return (cycler, channel, name) in self._raised
 
+    def standing(self, cycler: str) -> list[tuple[int, str]]:
+        """The alarms of a cycler that are raised: the channel and the name."""
+        return sorted((channel, alarm) for name, channel, alarm in self._raised if name == cycler)
+
     def announce(self, cycler: str, channel: int) -> None:
         """Say of each alarm of a channel whether it stands: nothing that an earlier bridge left may look alive.
 

@@ -113,6 +113,7 @@ class Bridge:
             retract=self._link.retract,
             forget=self._link.forget,
             may_clear=lambda: self._presence.commanding and not self._leaving,
+            tell=self._tell,
         )
         self._commander = Commander(
             self._topics,
@@ -130,18 +131,6 @@ class Bridge:
             lambda: self._health.current(),  # noqa: PLW0108  # made below: it tells what is wrong with this
             lambda: self._link.connected or bool(self._link.failure),
         )
-        self._health = HealthWatch(
-            self._stations,
-            self._link,
-            self._store,
-            self.bus,
-            clock,
-            boot=self._boot,
-            started_at=self._started_at,
-            interval_s=settings.health_interval_s,
-            more_reasons=lambda: [*self._presence.reasons(), *self._link.faults, *self._monitoring.reasons()],
-            journal=self._post,
-        )
         self._reloader = Reloader(
             settings,
             self._stations,
@@ -154,6 +143,19 @@ class Bridge:
             follow=plain.follow,
             topics=self._ghosts,
             speaks=lambda: not self._presence.standing_down,
+            on_change=self._reconfigured,
+        )
+        self._health = HealthWatch(
+            self._stations,
+            self._link,
+            self._store,
+            self.bus,
+            clock,
+            boot=self._boot,
+            started_at=self._started_at,
+            interval_s=settings.health_interval_s,
+            more_reasons=self._more_reasons,
+            journal=self._post,
         )
         self.bus.subscribe(self._ghosts.follow)
         self.bus.subscribe(self._follow)
@@ -211,11 +213,7 @@ class Bridge:
             wanted: what the file says now; valid as a whole.
             who: what asked for it: `SIGHUP` or `file`.
         """
-        report = await self._reloader.reload(wanted, who)
-        if report.applied:
-            self._warn_of_open_doors()
-            self._publish_info()
-        return report
+        return await self._reloader.reload(wanted, who)
 
     def reload_failed(self, problems: Collection[str], who: str) -> None:
         """The file is wrong: nothing changes, and every mistake is told."""
@@ -225,6 +223,7 @@ class Bridge:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._commander.run(), name="commands")
             tasks.create_task(self._health.run(), name="health")
+            tasks.create_task(self._reloader.run(), name="configuration")
             tasks.create_task(self._ghosts.run(), name="retained topics")
             tasks.create_task(self._monitoring.run(), name="monitoring")
             tasks.create_task(self._post.run(), name="readings")
@@ -242,6 +241,16 @@ class Bridge:
         self._post.tell_losses()
         await self._link.flush(FLUSH_S)
         log.info("cti-mqtt ends")
+
+    def _more_reasons(self) -> list[str]:
+        """What is not as it should be, besides polls, storage and journal."""
+        parts = self._presence.reasons(), self._link.faults, self._monitoring.reasons(), self._reloader.reasons()
+        return [reason for part in parts for reason in part]
+
+    def _reconfigured(self) -> None:
+        """A reload has changed something."""
+        self._warn_of_open_doors()
+        self._publish_info()
 
     def _warn_of_open_doors(self) -> None:
         for name, cycler in self._reloader.settings.cyclers.items():

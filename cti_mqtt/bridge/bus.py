@@ -181,9 +181,17 @@ class Bus:
     def __init__(self) -> None:
         self._subscribers: list[Callable[[Item], None]] = []
 
-    def subscribe(self, subscriber: Callable[[Item], None]) -> None:
-        """From now on `subscriber` gets every item; it must not block."""
+    def subscribe(self, subscriber: Callable[[Item], None]) -> Callable[[], None]:
+        """From now on `subscriber` gets every item, until what this returns is called; it must not block."""
         self._subscribers.append(subscriber)
+
+        def unsubscribe() -> None:
+            if subscriber in self._subscribers:
+                remaining = self._subscribers.copy()  # an item may be handed round just now
+                remaining.remove(subscriber)
+                self._subscribers = remaining
+
+        return unsubscribe
 
     def publish(self, item: Item) -> None:
         """Hand an item to every subscriber; one that fails is logged and keeps no other from it."""

@@ -212,7 +212,7 @@ class Commander:
     def _record(self, command: Command, plan: Plan, *, keep: bool) -> None:
         """Nothing is sent before it is on record; a dry run needs none, but asks all the same."""
         key, verb = self._key(command), command.topic.verb
-        plan.desk.waiting += len(plan.channels)
+        plan.desk.waiting += max(1, len(plan.channels))  # one about the cycler has none
         if command.dry_run:
             asked = self._store.find(key)
         else:
@@ -222,7 +222,7 @@ class Commander:
     def _recorded(
         self, command: Command, plan: Plan, key: CommandKey, asked: "asyncio.Future[KnownCommand | None]"
     ) -> None:
-        plan.desk.waiting -= len(plan.channels)
+        plan.desk.waiting -= max(1, len(plan.channels))
         try:
             known = asked.result()
         except (StorageError, asyncio.CancelledError) as error:

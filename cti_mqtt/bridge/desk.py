@@ -51,7 +51,7 @@ class Desk:
         replayer: Replayer,
     ) -> None:
         self.station = station
-        self.authority = Authority(station, may_act)
+        self.authority = Authority(station, may_act, self._is_under_way)
         self.busy = BusyBoard()
         self.caps = StartCaps(station)
         self.overruler = Overruler()
@@ -81,6 +81,11 @@ class Desk:
                 log.exception("%s: %s: unexpected error, starting again", self.station.name, what)
             await asyncio.sleep(RESTART_WAIT_S)
 
+    @property
+    def standing_alarms(self) -> list[tuple[int, str]]:
+        """The alarms that are raised: the channel and the name."""
+        return self._alarms.standing(self.station.name)
+
     def stop_heard(self, channels: Collection[int]) -> None:
         """A stop is about to go out: what waits for these channels stays here."""
         self.overruler.stop(channels)
@@ -94,6 +99,9 @@ class Desk:
     def start_unknown(self, channel: int) -> None:
         """A start or resume ended without anybody knowing whether it reached the cycler."""
         self.pursuit.start_unknown(channel)
+
+    def _is_under_way(self, channel: int) -> bool:
+        return channel in self.leases.channels or self.pursuit.pursued(channel)
 
     def _start_accepted(self, channel: int, admitted_s: float) -> None:
         self.pursuit.start_accepted(channel, admitted_s)

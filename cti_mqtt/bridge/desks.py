@@ -24,7 +24,7 @@ class Branch(Bus):
     def __init__(self, trunk: Bus) -> None:
         super().__init__()
         self._publish_all = trunk.publish
-        trunk.subscribe(super().publish)
+        self._leave = trunk.subscribe(super().publish)
 
     def publish(self, item: Item) -> None:
         """Hand an item to every subscriber of the whole stream."""
@@ -32,6 +32,7 @@ class Branch(Bus):
 
     def close(self) -> None:
         """From now on nobody here hears anything."""
+        self._leave()
         self._subscribers.clear()
 
 
@@ -86,26 +87,36 @@ class Desks(Mapping[str, Desk]):
 
     def remove(self, name: str) -> None:
         """A cycler is gone; nothing of it may be unfinished, see `unfinished`."""
-        del self._desks[name]
-        self._branches.pop(name).close()
+        self._desks.pop(name, None)
+        if branch := self._branches.pop(name, None):
+            branch.close()
         self._taking_up.discard(name)
         for task in self._running.pop(name, ()):
             task.cancel()
 
-    def unfinished(self, name: str, *, also_commands: bool) -> str:
-        """What has to be ended before a cycler is given up or its control switched off; '' if nothing has.
-
-        Args:
-            name: the cycler.
-            also_commands: whether commands without an answer count; else only what outlives its command.
-        """
+    def unfinished(self, name: str) -> str:
+        """What has to be ended before a cycler is given up; '' if nothing has."""
         desk = self._desks[name]
         found = ["what is on record of it is not taken up yet"] if name in self._taking_up else []
         found += [f"a lease of channel {channel} is not over" for channel in desk.leases.channels]
         found += [f"a stop of channel {channel} is pursued" for channel in desk.pursuit.channels]
-        if also_commands and (desk.unfinished or desk.waiting):
+        if desk.unfinished or desk.waiting:
             found.append("a command is not finished")
         return "; ".join(found)
+
+    def wind_down(self, name: str) -> list[str]:
+        """Control is about to be switched off: what was agreed before is still carried out; that in words."""
+        desk = self._desks[name]
+        channels = sorted({*desk.leases.channels, *desk.pursuit.channels})
+        desk.authority.wind_down(channels)
+        leases = [lease for channel in channels if (lease := desk.leases.running(channel)) is not None]
+        return [
+            *(
+                f"the lease of channel {lease.channel} cannot be renewed any more: when it runs out, {lease.words}"
+                for lease in leases
+            ),
+            *(f"the stop of channel {channel} is still pursued" for channel in desk.pursuit.channels),
+        ]
 
     def beyond_limits(self, name: str) -> list[str]:
         """What leases that run will write all the same, in words: it was agreed before the limits were changed."""

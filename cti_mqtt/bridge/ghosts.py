@@ -201,7 +201,8 @@ class Ghosts:
     def _is_kept(self, topic: str) -> bool:
         """Whether this run has published it and answers for it: unless its channel or cycler has gone since.
 
-        An alarm or a lease stands until whoever raised or granted it takes it back, also on a channel that has gone.
+        An alarm or a lease stands until whoever raised or granted it takes it back, also on a channel that has gone;
+        an alarm also on a cycler that has gone, for it is about a cell.
         """
         if topic not in self._own:
             return False
@@ -210,8 +211,8 @@ class Ghosts:
         match topic[len(self._base) + 1 :].split("/"):
             case ["bridge", *_]:
                 return True
-            case [cycler, *_] if cycler not in self._counts:
-                return False
+            case [cycler, *leaf] if cycler not in self._counts:
+                return leaf[:1] == ["channel"] and leaf[2:3] == ["alarm"]
             case [cycler, "channel", channel, *leaf]:
                 return leaf[:1] in (["alarm"], ["lease"]) or not _beyond(channel, self._counts[cycler])
         return True

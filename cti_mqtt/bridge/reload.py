@@ -11,6 +11,7 @@ from cti_mqtt import config
 
 APPLIED_TO_A_CYCLER = frozenset({"poll_interval_s", "aux", "control"})  # the rest is its session's
 LONGEST_TEXT = 4000  # characters of an event; the log has all of it
+_ADDRESS = ("host", "port", "username")  # which machine that is, and who we are there
 _NO_MEMORY = "control needs data_dir, which needs a restart"
 _ABSENT = object()
 
@@ -82,7 +83,7 @@ class Report:
             f"{words}: {'; '.join(entries)}"
             for words, entries in (
                 ("applied", self.applied),
-                ("not applied, so reload again later", self.held),
+                ("not applied yet, it is tried again by itself", self.held),
                 ("needs a restart", self.restart),
             )
             if entries
@@ -126,8 +127,28 @@ def with_cyclers(running: config.Config, cyclers: Mapping[str, config.Cycler]) -
 
 def switches_off(before: config.Control, after: config.Control) -> bool:
     """Whether nothing may be sent any more, where something may be sent now."""
-    may_send = before.enabled and before.mode == "on"
-    return may_send and not (after.enabled and after.mode == "on")
+    return may_send(before) and not may_send(after)
+
+
+def may_send(control: config.Control) -> bool:
+    """Whether anything may be sent to a cycler at all."""
+    return control.enabled and control.mode == "on"
+
+
+def for_farewell(control: config.Control, *, stops: bool) -> config.Control:
+    """What still counts for a cycler that is about to go: nothing new is taken any more, stops perhaps."""
+    verbs: tuple[config.Verb, ...] = ("stop",) if stops and control.allows_verb("stop") else ()
+    return control.model_copy(update={"verbs": verbs})
+
+
+def same_address(one: config.Cycler, other: config.Cycler) -> bool:
+    """Whether two cyclers are the same machine, as far as the configuration tells."""
+    return config.address(one) == config.address(other)
+
+
+def differences(path: str, before: Any, after: Any) -> tuple[Change, ...]:
+    """Every value that differs, with its path in the file."""
+    return tuple(_differences(path, before, after))
 
 
 def shortened(text: str) -> str:
@@ -146,7 +167,7 @@ def _applicable(
         if field not in APPLIED_TO_A_CYCLER
         for change in _differences(f"{base}.{field}", getattr(running, field), getattr(wanted, field))
     ]
-    control, refused = _applicable_control(f"{base}.control", running.control, wanted.control, has_memory=has_memory)
+    control, refused = _applicable_control(f"{base}.control", running, wanted, has_memory=has_memory)
     settings = running.model_copy(
         update={"poll_interval_s": wanted.poll_interval_s, "aux": wanted.aux, "control": control}
     )
@@ -154,19 +175,24 @@ def _applicable(
 
 
 def _applicable_control(
-    path: str, running: config.Control, wanted: config.Control, *, has_memory: bool
+    path: str, running: config.Cycler, wanted: config.Cycler, *, has_memory: bool
 ) -> tuple[config.Control, list[str]]:
-    """A dead man's variable is in the schedules that run, so another one needs a restart; and what hangs on it."""
-    if wanted.enabled and not has_memory:
-        return running, [f"{path} ({_NO_MEMORY})"]
-    if wanted.deadman_mv == running.deadman_mv:
-        return wanted, []
-    update: dict[str, Any] = {"deadman_mv": running.deadman_mv}
-    restart = [f"{path}.deadman_mv"]
-    if running.deadman_mv in wanted.limits:
-        update["limits"] = running.limits
-        restart.append(f"{path}.limits (they hold what deadman_mv is until then)")
-    return wanted.model_copy(update=update), restart
+    """The control that counts from now on: that which runs or that which is wanted, never something of both.
+
+    What is permitted on another machine is not permitted on this one. A dead man's variable is in the schedules that
+    run, and what may be written depends on which one it is.
+    """
+    before, after = running.control, wanted.control
+    if not any(_differences(path, before, after)):
+        return before, []
+    if any(getattr(running, name) != getattr(wanted, name) for name in _ADDRESS):
+        return before, [f"{path} (belongs to the new address)"]
+    if after.enabled and not has_memory:
+        return before, [f"{path} ({_NO_MEMORY})"]
+    if after.deadman_mv == before.deadman_mv:
+        return after, []
+    more = any(_differences(path, before, after.model_copy(update={"deadman_mv": before.deadman_mv})))
+    return before, [f"{path}.deadman_mv", *([f"{path} (belongs to the new deadman_mv)"] if more else [])]
 
 
 # --- what differs ---

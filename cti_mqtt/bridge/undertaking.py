@@ -114,6 +114,8 @@ class Undertaking:
                 where = channel if self._plan.channels else None
                 if aged:
                     checks.check_still_permitted(self._command.topic, order, where, control, dry_run=dry_run)
+                if aged and where is not None and isinstance(order, Start | SetMv) and order.lease is not None:
+                    self._desk.leases.check_terms(channel, order.lease)
                 if where is not None:
                     checks.check_values(order, channel, station, reasons=("limit",))
         except Refusal as refusal:

@@ -283,16 +283,20 @@ async def test_what_is_published_while_it_is_cleared_stays_listed() -> None:
         assert (it.asked, it.shelf.topics) == ({}, {topic})
 
 
-async def test_a_cycler_that_is_dropped_takes_its_topics_with_it() -> None:
+async def test_a_cycler_that_is_dropped_takes_its_topics_with_it_but_for_alarms() -> None:
+    """An alarm that stands is about a cell: a person must see it."""
     async with Haunted.running("arbin1", "arbin2") as it:
-        hers = ["cti/arbin2/availability", "cti/arbin2/channel/1/state", "cti/arbin2/channel/1/alarm/stop_failed"]
-        for topic in [*hers, "cti/arbin1/availability"]:
+        hers, alarm = (
+            ["cti/arbin2/availability", "cti/arbin2/channel/1/state"],
+            "cti/arbin2/channel/1/alarm/stop_failed",
+        )
+        for topic in [*hers, alarm, "cti/arbin1/availability"]:
             it.ghosts.saw(topic)
         it.ghosts.drop_cycler("arbin2")
         await it.asks_for(*hers)
         assert it.forgotten == []
         it.settle()
-        await until(lambda: it.shelf.topics == {"cti/arbin1/availability"})
+        await until(lambda: it.shelf.topics == {alarm, "cti/arbin1/availability"})
 
 
 async def test_beside_an_elder_bridge_a_dropped_cycler_is_only_not_published_again() -> None:
