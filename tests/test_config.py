@@ -265,3 +265,10 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 def test_a_mapping_where_text_belongs(tmp_path: Path) -> None:
     assert problems(tmp_path, "mqtt: 5\ncyclers: 7\n")
+
+
+def test_two_cyclers_at_one_address_are_one_machine(tmp_path: Path) -> None:
+    one, other = "a: {host: Arbin-PC}", "b: {host: arbin-pc, port: %d}"
+    (problem,) = problems(tmp_path, f"cyclers: {{{one}, {other % 9031}}}", SECRETS)
+    assert problem.startswith("cyclers.b: has the host and port of cyclers.a (arbin-pc:9031)")
+    assert len(load(write(tmp_path, f"cyclers: {{{one}, {other % 9041}}}"), SECRETS).cyclers) == 2

@@ -34,6 +34,12 @@ def run_until_signalled(main: Callable[[asyncio.Event], Awaitable[None]]) -> Non
     run_to_end(with_signals())
 
 
+def ignore_hangups() -> None:
+    """Until `hangups` listens for them: a SIGHUP that comes too early must not end the program."""
+    if sys.platform != "win32":
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 def hangups() -> asyncio.Event:
     """An event that each SIGHUP sets, until the running loop ends; on Windows, which has none, nobody does."""
     asked = asyncio.Event()

@@ -26,10 +26,10 @@ BaseTopic = Annotated[str | None, typer.Option(help="The bridge's base topic.")]
 Protocol = Annotated[str | None, typer.Option(help="MQTT version: 3.1.1 (every broker speaks it) or 5.")]
 
 
-def load(path: Path) -> config.Config:
-    """A configuration, or the end of the program with every mistake named."""
+def load(path: Path, content: config.Content | None = None) -> config.Config:
+    """A configuration, as the file is now or as it was seen; or the end of the program with every mistake named."""
     try:
-        return config.load(path)
+        return config.load(path, content=content)
     except ConfigurationError as error:
         raise complain(error) from error
 

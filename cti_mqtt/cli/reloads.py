@@ -1,9 +1,10 @@
 """Following the configuration while the bridge runs: at SIGHUP, and when the file or the `.env` beside it changes."""
 
 import asyncio
-import hashlib
+import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,8 @@ from cti_mqtt.errors import ConfigurationError
 log = logging.getLogger(__name__)
 
 LOOK_S = 2.0  # between two looks at the file; a change is taken when two in a row show the same
+PAUSE_S = 0.2  # between two looks when it is to be read in any case
+MOST_LOOKS = 50
 BY_SIGNAL, BY_FILE = "SIGHUP", "file"
 
 T = TypeVar("T")
@@ -33,53 +36,59 @@ class Reloadable(Protocol):
 class ConfigWatch:
     """Says when a configuration has changed and is whole: two looks in a row showed the same content.
 
+    What it hands out is what those looks showed, so what is read is what was looked at.
+
     Args:
         path: the YAML file; the `.env` beside it counts too. As it is now it counts as taken.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._taken = self._seen = b""
         self._told = ""
-        self.take()
+        self._taken: config.Content | None = None
+        with contextlib.suppress(ConfigurationError):  # whoever reads it will say so
+            self._taken = config.read_content(path)
+        self._seen = self._taken
 
-    def changed(self) -> bool:
-        """Look; whether there is something new to take. Each content is offered once.
+    @property
+    def taken(self) -> config.Content | None:
+        """What was taken last; None where there was nothing."""
+        return self._taken
+
+    def changed(self) -> config.Content | None:
+        """Look; what is new to take, if there is something. Each content is offered once.
 
         Raises:
             ConfigurationError: the file is gone or cannot be read; once, until it can be again.
         """
         try:
-            seen = self._print()
-        except OSError as error:
-            self._complain(error.strerror or str(error))
-            return False
+            seen = config.read_content(self._path)
+        except ConfigurationError as error:
+            if str(error) == self._told:
+                return None
+            self._told = str(error)
+            raise
         self._told = ""
         settled, self._seen = seen == self._seen, seen
         if not settled or seen == self._taken:
-            return False
+            return None
         self._taken = seen
-        return True
+        return seen
 
-    def take(self) -> None:
-        """Whatever is there now is about to be read."""
-        try:
-            self._taken = self._seen = self._print()
-        except OSError:
-            return  # whoever reads it will say so
+    def take(self) -> config.Content:
+        """Whatever is there now, as soon as two looks in a row show the same; takes a moment.
 
-    def _complain(self, problem: str) -> None:
-        if problem != self._told:
-            self._told = problem
-            raise ConfigurationError(str(self._path), [f"cannot be read: {problem}"])
-
-    def _print(self) -> bytes:
-        secrets = self._path.parent / ".env"
-        try:
-            beside = hashlib.sha256(secrets.read_bytes()).digest()
-        except OSError:
-            beside = b""
-        return hashlib.sha256(self._path.read_bytes()).digest() + beside
+        Raises:
+            ConfigurationError: the file cannot be read, or does not come to rest.
+        """
+        content = config.read_content(self._path)
+        for _ in range(MOST_LOOKS):
+            time.sleep(PAUSE_S)
+            before, content = content, config.read_content(self._path)
+            if before == content:
+                self._taken = self._seen = content
+                return content
+        raise ConfigurationError(str(self._path), ["is being written all the time"])
 
 
 async def follow(
@@ -106,9 +115,17 @@ async def follow(
             if wanted := await aside(partial(_read, path, watch, who)):
                 await bridge.reload(wanted, who)
         except ConfigurationError as error:
-            bridge.reload_failed([f"{error.source}: {problem}" for problem in error.problems], who)
-        except Exception:  # a bug here must not take the bridge down
+            _failed(bridge, [f"{error.source}: {problem}" for problem in error.problems], who)
+        except Exception as error:  # a bug here must not keep the next change from being followed
             log.exception("the configuration cannot be followed just now")
+            _failed(bridge, [f"an unexpected error ({type(error).__name__}); the log has it"], who)
+
+
+def _failed(bridge: Reloadable, problems: list[str], who: str) -> None:
+    try:
+        bridge.reload_failed(problems, who)
+    except Exception:  # as above
+        log.exception("nobody could be told that the configuration was not reloaded")
 
 
 def _read(path: Path, watch: ConfigWatch, who: str) -> config.Config | None:
@@ -117,11 +134,8 @@ def _read(path: Path, watch: ConfigWatch, who: str) -> config.Config | None:
     Raises:
         ConfigurationError: it is wrong, or cannot be read.
     """
-    if who == BY_SIGNAL:
-        watch.take()
-    elif not watch.changed():
-        return None
-    return config.load(path)
+    content = watch.take() if who == BY_SIGNAL else watch.changed()
+    return None if content is None else config.load(path, content=content)
 
 
 async def aside(call: Callable[[], T]) -> T:

@@ -8,7 +8,7 @@ import typer
 from cti_mqtt import config as configuration
 from cti_mqtt.bridge.bridge import Bridge
 from cti_mqtt.cli.logs import LogFormat, LogLevel, set_up
-from cti_mqtt.cli.loops import hangups, run_until_signalled
+from cti_mqtt.cli.loops import hangups, ignore_hangups, run_until_signalled
 from cti_mqtt.cli.options import ConfigFile, LogFormatOption, LogLevelOption, complain, load
 from cti_mqtt.cli.reloads import ConfigWatch, follow
 from cti_mqtt.errors import ConfigurationError
@@ -26,8 +26,9 @@ def run(
 
     Example: cti-mqtt run -c /etc/cti-mqtt/config.yaml --log-format json
     """
+    ignore_hangups()
     watch = ConfigWatch(config)
-    settings = load(config)
+    settings = load(config, watch.taken)
     set_up(log_level, log_format)
     try:
         run_until_signalled(lambda stop: _run(settings, config, watch, stop))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from cti_mqtt.cli.reloads import ConfigWatch, aside, follow
-from cti_mqtt.config import Config
+from cti_mqtt.config import Config, load, read_content
 from cti_mqtt.errors import ConfigurationError
 from tests.program.test_program import write_config
 from tests.support.brokers import AMQTT, broker_of_kind
@@ -50,14 +51,14 @@ class TestWatch:
         path.write_text("b")
         assert not watch.changed()
         path.write_text("a")
-        assert [watch.changed() for _ in range(3)] == [False, False, False]
+        assert [bool(watch.changed()) for _ in range(3)] == [False, False, False]
 
     def test_the_secrets_beside_it_count(self, tmp_path: Path) -> None:
         path = tmp_path / "config.yaml"
         path.write_text("a")
         watch = ConfigWatch(path)
         (tmp_path / ".env").write_text("MQTT_PASSWORD=x")
-        assert [watch.changed() for _ in range(3)] == [False, True, False]
+        assert [bool(watch.changed()) for _ in range(3)] == [False, True, False]
 
     def test_a_file_that_is_gone_is_told_once(self, tmp_path: Path) -> None:
         path = tmp_path / "config.yaml"
@@ -66,22 +67,53 @@ class TestWatch:
         path.unlink()
         with pytest.raises(ConfigurationError, match="cannot be read"):
             watch.changed()
-        assert [watch.changed() for _ in range(3)] == [False, False, False]
+        assert [bool(watch.changed()) for _ in range(3)] == [False, False, False]
         path.write_text("a")
-        assert [watch.changed() for _ in range(3)] == [False, False, False]
+        assert [bool(watch.changed()) for _ in range(3)] == [False, False, False]
         path.write_text("b")
-        assert [watch.changed() for _ in range(3)] == [False, True, False]
+        assert [bool(watch.changed()) for _ in range(3)] == [False, True, False]
 
     def test_what_a_signal_read_is_not_read_again(self, tmp_path: Path) -> None:
         path = tmp_path / "config.yaml"
         path.write_text("a")
         watch = ConfigWatch(path)
         path.write_text("b")
-        watch.take()
-        assert [watch.changed() for _ in range(3)] == [False, False, False]
+        assert watch.take().text == b"b"
+        assert [bool(watch.changed()) for _ in range(3)] == [False, False, False]
+
+    def test_what_is_read_is_what_two_looks_showed(self, tmp_path: Path) -> None:
+        """Not what somebody has cut the file to meanwhile: it would have fewer limits."""
+        path = tmp_path / "config.yaml"
+        whole = SMALLEST.replace("password: p", "password: p, control: {limits: {1: {max: 1}}}")
+        path.write_text(SMALLEST)
+        watch = ConfigWatch(path)
+        path.write_text(whole)
+        assert not watch.changed()
+        content = watch.changed()
+        assert content is not None
+        path.write_text(SMALLEST)
+        (tmp_path / ".env").write_text("ARBIN_CTI_USERNAME=other")
+        cycler = load(path, {}, content).cyclers["arbin1"]
+        assert cycler.control.limits[1].max == 1
+        assert cycler.username == "u"
+        assert load(path, {}, read_content(path)).cyclers["arbin1"].username == "other"
+        assert [bool(watch.changed()) for _ in range(3)] == [False, True, False]
+
+    def test_a_signal_waits_until_the_file_has_come_to_rest(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "config.yaml"
+        path.write_text("a")
+        watch = ConfigWatch(path)
+        writes = iter(["half", "half and", "whole", "whole"])
+        monkeypatch.setattr("time.sleep", lambda _: path.write_text(next(writes)))
+        assert watch.take().text == b"whole"
+        monkeypatch.setattr("time.sleep", lambda _: path.write_text(path.read_text() + "x"))
+        with pytest.raises(ConfigurationError, match="all the time"):
+            watch.take()
 
     def test_one_that_never_was_there_is_no_error_yet(self, tmp_path: Path) -> None:
-        ConfigWatch(tmp_path / "config.yaml")
+        assert ConfigWatch(tmp_path / "config.yaml").taken is None
 
 
 class Bridge:
@@ -114,24 +146,26 @@ class TestFollowing:
         try:
             bridge.fails = True
             path.write_text(SMALLEST.replace("192.0.2.1", "192.0.2.2"))
-            await bridge.until(1)
-            asked.set()
             await bridge.until(2)
+            asked.set()
+            await bridge.until(4)
             bridge.fails = False
             path.write_text("cyclers: {}")
-            await bridge.until(3)
+            await bridge.until(5)
             path.unlink()
-            await bridge.until(4)
+            await bridge.until(6)
             await asyncio.sleep(0.2)
             asked.set()
-            await bridge.until(5)
+            await bridge.until(7)
         finally:
             task.cancel()
             await asyncio.wait([task])
-        assert bridge.told[:2] == [("file", "192.0.2.2"), ("SIGHUP", "192.0.2.2")]
-        assert [who for who, _ in bridge.told[2:]] == ["file", "file", "SIGHUP"]
-        assert "cyclers" in str(bridge.told[2][1])
-        assert "cannot be read" in str(bridge.told[3][1])
+        a_bug = ["an unexpected error (RuntimeError); the log has it"]
+        assert bridge.told[:2] == [("file", "192.0.2.2"), ("file", a_bug)]
+        assert bridge.told[2:4] == [("SIGHUP", "192.0.2.2"), ("SIGHUP", a_bug)]
+        assert [who for who, _ in bridge.told[4:]] == ["file", "file", "SIGHUP"]
+        assert "cyclers" in str(bridge.told[4][1])
+        assert "cannot be read" in str(bridge.told[5][1])
 
     async def test_a_look_that_hangs_keeps_nobody_from_ending(self) -> None:
         with pytest.raises(TimeoutError):
@@ -219,6 +253,29 @@ class TestSignal:
             it.path.write_text(before)
             it.hang_up()
             await it.event("reloaded", "nothing differs")
+
+    async def test_without_a_change_nothing_is_told(self, tmp_path: Path) -> None:
+        async with running(tmp_path) as it:
+            for _ in range(3):
+                it.hang_up()
+                await asyncio.sleep(0.3)
+            it.write(0.1)
+            it.hang_up()
+            await it.event("reloaded", "poll_interval_s: 0.2 -> 0.1")
+            assert len(it.events("reloaded")) == 1
+            assert "configuration read again (SIGHUP): nothing differs" in it.it.output
+
+    async def test_in_the_first_moments(self, tmp_path: Path) -> None:
+        """Before the event loop runs, nobody listens; then it must not end the program."""
+        path = tmp_path / "config.yaml"
+        os.mkfifo(path)  # so the program is where it reads its configuration until somebody writes it
+        async with program("run", "-c", str(path)) as it:
+            with await asyncio.to_thread(path.open, "w") as file:
+                it.process.send_signal(signal.SIGHUP)
+                await asyncio.sleep(0.3)
+                assert it.process.returncode is None
+                file.write("cyclers: {}")
+            assert await it.process.wait() == 2
 
     async def test_the_file_is_gone(self, tmp_path: Path) -> None:
         async with running(tmp_path) as it:
