@@ -50,8 +50,8 @@ Course = Callable[[World, Plan, random.Random, Figures], Awaitable[None]]
 async def broker_killed(it: World, plan: Plan, rng: random.Random, figures: Figures) -> None:
     """The broker dies again and again; for every other death the subscriber is away and its queue at the broker.
 
-    Now and then it lives long enough not to look as if another client took the bridge's place, again and again: else the
-    bridge would keep out of its way for longer and longer.
+    Now and then it lives so long that it does not look as if another client took the bridge's place again and again:
+    else the bridge would keep out of its way for longer and longer.
     """
     for number in range(plan.kills):
         await it.progress()
