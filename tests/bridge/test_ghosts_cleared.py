@@ -184,6 +184,7 @@ async def test_a_cycler_is_dropped_while_it_runs(kind: BrokerKind, tmp_path: Pat
         it.bridge._ghosts.drop_cycler("arbin2")
         await it.observer.until_last("arbin2/channel/4/state", b"")
         await until(lambda: not it.bridge._ghosts._pending)
+        await it.observer.until_last("arbin2/availability", b"")
         said = [heard.payload for heard in it.observer.on("arbin2/availability")]
         assert said[-2:] == [b"offline", b""]
         client = it.bridge._link._client
