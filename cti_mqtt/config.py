@@ -232,13 +232,15 @@ class Config(Model):
     http: Annotated[Http | None, BeforeValidator(_http_section)] = None
 
     @model_validator(mode="after")
-    def _one_address_is_one_cycler(self) -> "Config":
+    def _one_machine_has_one_commander(self) -> "Config":
         owners: dict[tuple[str, int], str] = {}
         for name, cycler in self.cyclers.items():
+            if not cycler.control.enabled:
+                continue  # readings may be taken twice
             if (other := owners.setdefault(address(cycler), name)) != name:
                 raise ValueError(
                     f"cyclers.{name}: has the host and port of cyclers.{other} ({cycler.host}:{cycler.port}); two "
-                    "cyclers at one address would command the same machine"
+                    "with control enabled would command the same machine, neither knowing of the other"
                 )
         return self
 

@@ -267,8 +267,12 @@ def test_a_mapping_where_text_belongs(tmp_path: Path) -> None:
     assert problems(tmp_path, "mqtt: 5\ncyclers: 7\n")
 
 
-def test_two_cyclers_at_one_address_are_one_machine(tmp_path: Path) -> None:
-    one, other = "a: {host: Arbin-PC}", "b: {host: arbin-pc, port: %d}"
-    (problem,) = problems(tmp_path, f"cyclers: {{{one}, {other % 9031}}}", SECRETS)
+def test_one_machine_has_one_commander(tmp_path: Path) -> None:
+    on = "control: {enabled: true}"
+    one, other = f"a: {{host: Arbin-PC, {on}}}", f"b: {{host: arbin-pc, port: %d, {on}}}"
+    text = "data_dir: d\ncyclers: {%s, %s}"
+    (problem,) = problems(tmp_path, text % (one, other % 9031), SECRETS)
     assert problem.startswith("cyclers.b: has the host and port of cyclers.a (arbin-pc:9031)")
-    assert len(load(write(tmp_path, f"cyclers: {{{one}, {other % 9041}}}"), SECRETS).cyclers) == 2
+    assert len(load(write(tmp_path, text % (one, other % 9041)), SECRETS).cyclers) == 2
+    reader = "b: {host: arbin-pc}"
+    assert len(load(write(tmp_path, text % (one, reader)), SECRETS).cyclers) == 2, "readings may be taken twice"
