@@ -8,6 +8,7 @@ from functools import partial
 from cti_mqtt.bridge.delivery.late import LateSender
 from cti_mqtt.bridge.delivery.marks import Marks
 from cti_mqtt.bridge.delivery.parcels import Parcel, SentPoll, WaitingRoom
+from cti_mqtt.bridge.delivery.sending import NOT_SENT
 from cti_mqtt.bridge.delivery.troubles import Trouble, Troubles
 from cti_mqtt.bridge.journal import Journal, KeptPoll
 from cti_mqtt.bridge.mqtt import LOST, SUSPECT
@@ -121,10 +122,10 @@ class Backfill:
         self._tell(poll, failure)
         if failure is None:
             self._troubles.over(poll.number)
-        elif failure != LOST and self._troubles.note(poll.number, _now_s()):
+        elif failure not in {LOST, NOT_SENT} and self._troubles.note(poll.number, _now_s()):
             log.warning("%s: seq %d of boot %s: not delivered, others come first: %s", poll.cycler, poll.seq, poll.boot,
                         failure)  # fmt: skip
-        elif failure not in {LOST, SUSPECT}:
+        elif failure not in {LOST, SUSPECT, NOT_SENT}:
             self.wake()
 
     # --- from memory ---
@@ -147,7 +148,7 @@ class Backfill:
         if failure is None:
             return
         self._waiting.add(parcel)
-        if failure == LOST:
+        if failure in {LOST, NOT_SENT}:
             return
         parcel.trouble = parcel.trouble or Trouble()
         if not parcel.trouble.note(_now_s()) and failure != SUSPECT:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from cti_mqtt.bridge.delivery.pace import Pace
 from cti_mqtt.bridge.delivery.parcels import SentPoll
-from cti_mqtt.bridge.delivery.sending import Sender, Tally
-from cti_mqtt.bridge.mqtt import LOST, Settled
+from cti_mqtt.bridge.delivery.sending import NOT_SENT, Sender, Tally
+from cti_mqtt.bridge.mqtt import Settled
 from cti_mqtt.bridge.outbox import Message
 
 CONGESTED_S = 0.1  # until a connection that takes no more is tried again
@@ -39,7 +39,7 @@ class LateSender:
                     break
                 gone += 1
         finally:
-            tally.give_up((len(messages) or 1) - gone, LOST)
+            tally.give_up((len(messages) or 1) - gone, NOT_SENT)
 
     async def _hand_over(self, message: Message, tally: Tally) -> bool:
         """One message; False: the broker has gone."""

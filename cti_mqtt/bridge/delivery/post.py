@@ -14,7 +14,7 @@ from cti_mqtt.bridge.delivery.marks import Marks
 from cti_mqtt.bridge.delivery.pace import Pace
 from cti_mqtt.bridge.delivery.parcels import Parcel, SentPoll, WaitingRoom
 from cti_mqtt.bridge.delivery.replay import Replayer
-from cti_mqtt.bridge.delivery.sending import Sender
+from cti_mqtt.bridge.delivery.sending import NOT_SENT, Sender
 from cti_mqtt.bridge.journal import Gap, Gaps, Journal, Lost
 from cti_mqtt.bridge.mqtt import LOST, SUSPECT, MqttLink
 from cti_mqtt.bridge.topics import Topics
@@ -103,6 +103,7 @@ class ReadingsPost:
 
     def connected(self) -> None:
         """The broker is there, and everything retained went out."""
+        self._sender.connected()
         self._delivery.connected()
         self._backfill.wake()
 
@@ -155,7 +156,7 @@ class ReadingsPost:
     def _settled(self, poll: SentPoll, failure: str | None) -> None:
         """A poll has its end, this time."""
         self._sender.learn(poll, failure)
-        if failure in {None, LOST, SUSPECT}:
+        if failure in {None, LOST, SUSPECT, NOT_SENT}:
             return
         now_s = self._clock.monotonic()
         if now_s - self._told.get(str(failure), -REFUSED_AGAIN_S) < REFUSED_AGAIN_S:

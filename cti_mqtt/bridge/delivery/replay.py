@@ -7,8 +7,8 @@ from functools import partial
 from cti_mqtt.bridge.delivery.late import LateSender
 from cti_mqtt.bridge.delivery.marks import Marks
 from cti_mqtt.bridge.delivery.parcels import SentPoll
+from cti_mqtt.bridge.delivery.sending import NOT_SENT
 from cti_mqtt.bridge.journal import Journal, KeptPoll
-from cti_mqtt.bridge.mqtt import LOST
 from cti_mqtt.bridge.verdict import Outcome, Verdict, refused
 from cti_mqtt.errors import StorageError
 
@@ -71,7 +71,7 @@ class Replayer:
                     missing.append((following, poll.seq - 1))
                 following = poll.seq + 1
                 sent.append(await self._send(poll))
-                if sent[-1].done() and sent[-1].result() == LOST:
+                if sent[-1].done() and sent[-1].result() == NOT_SENT:
                     return _broken_off(len(sent) - 1)
         if following <= to_seq:
             missing.append((following, to_seq))

@@ -11,6 +11,7 @@ from cti_mqtt.bridge.topics import Topics
 
 LEAST_ROOM = 1024  # smaller parts are not tried: there each channel has a message of its own
 SUSPECTED = 2  # connections in a row that were lost over readings, until these are sent in smaller parts
+NOT_SENT = "the broker is not reached, or does not keep up"
 HOPELESS = 4  # the same with the smallest parts, until no readings are sent for a while
 PAUSE_S = 60.0  # of sending readings, so that commands can live
 
@@ -39,8 +40,8 @@ class Tally:
 class Sender:
     """Turns polls into messages, and learns what the broker takes.
 
-    Some brokers end the connection over a message that is too large for them, without a word: every one, commands
-    and all, as long as it comes again. So where connections are lost over readings in a row, these become smaller.
+    Some brokers end the connection over a message that is too large for them, without a word: every one, commands and
+    all, as long as it comes again. So where connections in a row end without having taken a poll, polls become smaller.
 
     Args:
         topics: names.
@@ -68,6 +69,7 @@ class Sender:
         self._tell = tell
         self._learned: int | None = None
         self._suspected = 0
+        self._noted = False
         self._paused_until_s = 0.0
 
     def messages(self, poll: SentPoll, *, historical: bool) -> list[Message]:
@@ -87,16 +89,17 @@ class Sender:
         tally = Tally(settled, len(messages))
         for number, message in enumerate(messages):
             if not self.offer(message, tally.settle):
-                tally.give_up(len(messages) - number, LOST)
+                tally.give_up(len(messages) - number, NOT_SENT)
                 return
 
     def learn(self, poll: SentPoll, failure: str | None) -> None:
         """What became of a poll."""
         if failure is None:
-            self._suspected = 0
+            self._suspected, self._noted = 0, False
         elif failure == TOO_LARGE:
             self._shrink(poll)
-        elif failure == SUSPECT:
+        elif failure in {LOST, SUSPECT} and not self._noted:
+            self._noted = True  # once a connection, and only where it has not taken a single poll
             self._suspected += 1
             if self._learned == LEAST_ROOM and self._suspected >= HOPELESS:
                 self._paused_until_s = self._now_s() + PAUSE_S
@@ -107,6 +110,10 @@ class Sender:
                 )
             elif self._suspected >= SUSPECTED:
                 self._shrink(poll)
+
+    def connected(self) -> None:
+        """A new connection."""
+        self._noted = False
 
     def _shrink(self, poll: SentPoll) -> None:
         """Smaller parts from now on, down to one channel each."""

@@ -225,6 +225,7 @@ async def test_a_broker_that_drops_us_over_large_readings(tmp_path: Path) -> Non
             told = await it.observer.wait("arbin1/event", lambda heard: heard.json["type"] == "publish_refused")
             assert "publish.max_bytes" in told.json["message"]
             await it.observer.wait("arbin1/readings", lambda heard: heard.json["part"] > 1)
+            await it.observer.until_last("bridge/availability", b"online")
             assert (await it.observer.ask("arbin1/channel/1", "stop"))["reason"] == "not_running"
 
 

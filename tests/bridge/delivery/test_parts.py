@@ -23,7 +23,7 @@ from cti_mqtt.bridge.delivery.late import LateSender
 from cti_mqtt.bridge.delivery.marks import Marks
 from cti_mqtt.bridge.delivery.pace import Pace
 from cti_mqtt.bridge.delivery.parcels import Parcel, SentPoll, WaitingRoom
-from cti_mqtt.bridge.delivery.sending import LEAST_ROOM, Sender
+from cti_mqtt.bridge.delivery.sending import LEAST_ROOM, NOT_SENT, Sender
 from cti_mqtt.bridge.delivery.troubles import MOST_FAILURES
 from cti_mqtt.bridge.journal import Journal
 from cti_mqtt.bridge.mqtt import LOST, SUSPECT, TOO_LARGE, Settled
@@ -119,14 +119,14 @@ class TestSender:
     def test_nothing_handed_over(self) -> None:
         broker, told = Broker(room=0), list[str | None]()
         sender(broker).send(parcel(7), told.append)
-        assert told == [LOST]
+        assert told == [NOT_SENT]
 
     def test_handed_over_in_part(self) -> None:
         broker, told = Broker(room=1), list[str | None]()
         sender(broker, 1024).send(parcel(7, *BIG[:2]), told.append)
         assert told == []
         broker.open.popleft()(None)
-        assert told == [LOST]
+        assert told == [NOT_SENT]
 
     def test_smaller_parts_after_a_refusal(self) -> None:
         it, poll = sender(Broker()), parcel(7, *BIG)
@@ -143,8 +143,11 @@ class TestSender:
         it.learn(poll, SUSPECT)
         it.learn(poll, None)
         it.learn(poll, SUSPECT)
+        it.learn(poll, LOST)
+        it.learn(poll, NOT_SENT)
         assert len(it.messages(poll, historical=True)) == 1, "one lost connection says nothing"
-        it.learn(poll, SUSPECT)
+        it.connected()
+        it.learn(poll, LOST)
         assert len(it.messages(poll, historical=True)) == 3
         assert len(tell.texts) == 1
         assert "publish.max_bytes" in tell.texts[0]
@@ -155,10 +158,11 @@ class TestSender:
         now, tell, broker = [1000.0], Told(), Broker()
         it, poll = sender(broker, tell=tell, now_s=lambda: now[0]), parcel(7, *BIG)
         for _ in range(6):
+            it.connected()
             it.learn(poll, SUSPECT)
         told = list[str | None]()
         it.send(poll, told.append)
-        assert (told, broker.messages) == ([LOST], [])
+        assert (told, broker.messages) == ([NOT_SENT], [])
         assert "none are sent for 60 s" in tell.texts[-1]
         now[0] += 61
         it.send(poll, told.append)
@@ -255,7 +259,7 @@ class TestPace:
             await asyncio.wait([running])
         broker.lose()
         await asyncio.wait([running])
-        assert settled in ([LOST], [SUSPECT])
+        assert settled in ([LOST], [SUSPECT], [NOT_SENT])
         for _ in range(2):
             await asyncio.wait_for(pace.room(), 1)
 
@@ -272,7 +276,7 @@ class TestBackfill:
 
         def note(poll: SentPoll, failure: str | None) -> None:
             send.learn(poll, failure)
-            if failure not in {None, LOST, SUSPECT}:
+            if failure not in {None, LOST, SUSPECT, NOT_SENT}:
                 refused.append(str(failure))
 
         marks, waiting = Marks(journal), WaitingRoom(lambda _: None)
