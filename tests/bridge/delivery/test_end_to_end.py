@@ -111,7 +111,7 @@ async def test_a_connection_that_hangs(kind: BrokerKind, tmp_path: Path) -> None
         away = await until_taken(it, 10)
         proxy.cut()
         proxy.both(Pass())
-        await it.observer.until(lambda: complete(it.observer, boot, away + 3), what="every poll")
+        await it.observer.until(lambda: complete(it.observer, boot, away + 3), 40.0, "every poll")
 
 
 async def test_an_earlier_run_could_not_deliver(kind: BrokerKind, tmp_path: Path) -> None:
