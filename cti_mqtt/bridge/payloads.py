@@ -23,8 +23,11 @@ _F32 = struct.Struct("<f")
 
 
 def encode(body: Any) -> bytes:
-    """Strict JSON: NaN and infinity become null."""
-    return orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
+    """Strict JSON: NaN and infinity become null.
+
+    A copy, for what orjson returns keeps the whole of its buffer: up to ten times the text, as long as it lives.
+    """
+    return bytes(memoryview(orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)))
 
 
 # --- readings ---

@@ -3,6 +3,8 @@
 import json
 import math
 import struct
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -155,3 +157,19 @@ def test_an_event_says_null_for_what_is_absent() -> None:
 
 def test_meta_variables_in_order_and_short() -> None:
     assert payloads.meta_variables({16: f32(0.1), 2: 5.0}) == {"2": 5.0, "16": 0.1}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts pages as Linux does")
+def test_a_payload_that_is_kept_takes_no_more_room_than_it_needs() -> None:
+    """What waits for the broker is counted by its length."""
+    code = (
+        "from cti_mqtt.bridge.payloads import encode\n"
+        "body = {f'field_{number}': number * 1.2345 for number in range(40)}\n"
+        "def resident(): return int(open('/proc/self/statm').read().split()[1])\n"
+        "kept, before = [encode(body)], resident()\n"
+        "kept += [encode(body) for _ in range(20_000)]\n"
+        "import resource\n"
+        "print((resident() - before) * resource.getpagesize() / sum(map(len, kept)))\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(told.stdout) < 2
