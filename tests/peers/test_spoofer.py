@@ -92,11 +92,11 @@ def test_dictionaries_are_those_of_pycti(spoofer: Any) -> None:
 
 
 @asynccontextmanager
-async def bridged(spoofer: Any, folder: Path) -> AsyncIterator[Observer]:
+async def bridged(spoofer: Any, folder: Path, **cycler: Any) -> AsyncIterator[Observer]:
     """A bridge for it; who hears and commands."""
     async with broker_of_kind(AMQTT, folder) as port, Observer.connect(port, AMQTT.protocol) as observer:
         servers: Any = {"arbin1": SimpleNamespace(port=spoofer.port, file_port=spoofer.port)}
-        chosen = settings(port, AMQTT.protocol, servers, data_dir=folder / "data")
+        chosen = settings(port, AMQTT.protocol, servers, cycler, data_dir=folder / "data")
         bridge = Bridge(chosen, backoff=quick_backoff, timing=QUICK)
         stop = asyncio.Event()
         task = asyncio.create_task(bridge.run(stop), name="bridge under test")
@@ -121,15 +121,23 @@ async def test_bridge_publishes_all_its_channels(spoofer: Any, tmp_path: Path) -
 
 
 async def test_bridge_controls_it(spoofer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once its login feedback grants the right to control, which it does not by itself."""
+    """Once its login feedback grants the right to control, which it does not by itself.
+
+    Commands are given just after a poll: one in the segment of a poll's request would be dropped.
+    """
     monkeypatch.setitem(Msg.Login.Server.msg_specific_template["allow_control"], "value", 1)
-    async with bridged(spoofer, tmp_path) as observer:
-        await observer.wait("arbin1/readings")
+    async with bridged(spoofer, tmp_path, poll_interval_s=1) as observer:
+
+        async def ask(verb: str, body: dict[str, Any]) -> Any:
+            polls = len(observer.on("arbin1/readings"))
+            await observer.until(lambda: len(observer.on("arbin1/readings")) > polls)
+            return await observer.ask("arbin1/channel/3", verb, body)
+
         await observer.wait("bridge/availability", lambda heard: heard.payload == b"online")
         mits_7 = {"schedule": "CCCV.sdx", "capacity_ah": 2.5, "values": {str(n): 0.0 for n in range(1, 17)}}
         for verb, body in (("assign", mits_7), ("set_mv", {"values": {"1": 2.5}}), ("start", {"test_name": "T1"})):
-            result = await observer.ask("arbin1/channel/3", verb, body)
+            result = await ask(verb, body)
             assert (result["outcome"], result["code"]) == ("succeeded", 0), result
         assert result["verified"] is False  # its readings stay as they are
-        stopped = await observer.ask("arbin1/channel/3", "stop")
+        stopped = await ask("stop", {})
         assert stopped["code"] == 0, stopped
