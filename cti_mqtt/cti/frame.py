@@ -50,9 +50,10 @@ def _adlers(whole_blocks: memoryview) -> Iterator[int]:
 
 
 class RunningSums:
-    """Checksums over any stretch of a growing buffer, each byte summed about once.
+    """Checksums over any stretch of a growing buffer, each byte summed about twice at the most.
 
-    A peer can announce large frames that overlap, one every few bytes; summing each anew would take hours.
+    A peer can announce large frames that overlap, one every few bytes; summing each anew would take hours. So a stretch
+    is summed by itself only where nobody asked for one of its bytes before, and else from the sums of all blocks.
 
     Args:
         buffer: where bytes are appended; only `discard` may take some away.
@@ -60,16 +61,23 @@ class RunningSums:
 
     def __init__(self, buffer: bytearray) -> None:
         self._buffer = buffer
+        self._asked = 0  # where the bytes begin that nobody has asked for yet
         self._before = [0]  # the sum of what `_adlers` says of all blocks ahead of each, as far as anybody asked
 
     def between(self, start: int, end: int) -> int:
         """The checksum over the bytes from `start` to `end`, which must be there."""
+        asked, self._asked = self._asked, max(self._asked, end)
+        with memoryview(self._buffer) as view:
+            if start >= asked:
+                return checksum(view[start:end])
+            self._sum_blocks(view, end)
+            return (self._up_to(view, end) - self._up_to(view, start)) & 0xFFFF
+
+    def _sum_blocks(self, view: memoryview, end: int) -> None:
         before = self._before
         summed, wanted = (len(before) - 1) * _BLOCK.size, end - end % _BLOCK.size
-        with memoryview(self._buffer) as view:
-            if wanted > summed:
-                before += accumulate(_adlers(view[summed:wanted]), initial=before.pop())
-            return (self._up_to(view, end) - self._up_to(view, start)) & 0xFFFF
+        if wanted > summed:
+            before += accumulate(_adlers(view[summed:wanted]), initial=before.pop())
 
     def _up_to(self, view: memoryview, position: int) -> int:
         block, rest = divmod(position, _BLOCK.size)
@@ -81,6 +89,7 @@ class RunningSums:
         if blocks:
             del self._buffer[: blocks * _BLOCK.size]
             self._before = self._before[blocks:] or [0]
+            self._asked = max(self._asked - blocks * _BLOCK.size, 0)
         return blocks * _BLOCK.size
 
 
