@@ -56,7 +56,7 @@ def _rest(extras: Extras) -> bytes:
     return b',"bms":[],"smb":[]}'
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _template(aux: tuple[tuple[str, int], ...]) -> str:
     """The names of all numbers, with a place for each; `aux` says how many inputs of which kind there are."""
     numbers = "".join(f',"{name}":%s' for name in NUMBERS.values())
