@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from cti_mqtt.cti.messages.channels import ChannelRecord
 from cti_mqtt.cti.messages.session import LoginFeedback
@@ -32,9 +32,8 @@ class Availability(Enum):
     OFFLINE = "offline"
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """One channel at one time."""
+class Reading(NamedTuple):
+    """One channel at one time; a named tuple, since there are more of them than of all the rest."""
 
     channel: int
     record: ChannelRecord

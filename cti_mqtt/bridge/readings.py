@@ -1,12 +1,11 @@
 """Polls -> publications: the latest reading of each channel, what changed, and what has gone stale."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from cti_mqtt.bridge.bus import Availability, Bus, ChannelState, Happening, Poll, Quality, Reading, StaleReading
 from cti_mqtt.bridge.clock import Clock, stamp
 from cti_mqtt.bridge.payloads import parse_step_and_cycle
-from cti_mqtt.bridge.transitions import transitions
+from cti_mqtt.bridge.transitions import transitions, unchanged
 from cti_mqtt.bridge.variables import VariableBook
 from cti_mqtt.cti.messages.channels import ChannelRecord
 
@@ -93,7 +92,7 @@ class ReadingBook:
             self._publish_changes(before[reading.channel], reading)
 
     def _publish_changes(self, before: Reading | None, after: Reading) -> None:
-        if before is None:
+        if before is None or unchanged(before.record, after.record):
             return
         for change in transitions(before.record, after.record):
             if change.type == "test_started":
@@ -113,7 +112,7 @@ class ReadingBook:
             reading = self._latest[channel]
             if now - heard_at <= STALE_INTERVALS * self.interval_s or reading.quality is Quality.STALE:
                 continue
-            self._latest[channel] = stale = replace(reading, quality=Quality.STALE)
+            self._latest[channel] = stale = reading._replace(quality=Quality.STALE)
             self._bus.publish(StaleReading(self._cycler, stale))
             if self._availability.get(channel) is Availability.ONLINE:
                 self._set_availability(channel, Availability.STALE)
@@ -134,7 +133,7 @@ class ReadingBook:
             self._asked_at.pop(channel, None)
             reading = self._latest.pop(channel, None)
             if reading and reading.quality is not Quality.STALE:
-                self._bus.publish(StaleReading(self._cycler, replace(reading, quality=Quality.STALE)))
+                self._bus.publish(StaleReading(self._cycler, reading._replace(quality=Quality.STALE)))
 
     def offline(self) -> None:
         """The cycler has gone, and its channels with it."""

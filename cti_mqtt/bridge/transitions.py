@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from cti_mqtt.bridge.payloads import parse_step_and_cycle
 from cti_mqtt.cti.codes import ChannelStatus, StatusClass
-from cti_mqtt.cti.messages.channels import ChannelRecord
+from cti_mqtt.cti.messages.channels import STEADY, ChannelRecord
 
 
 class Transition(NamedTuple):
@@ -20,6 +20,11 @@ class Transition(NamedTuple):
 def in_test(status: ChannelStatus) -> bool:
     """Whether a test is under way: running or paused."""
     return status.meaning in {StatusClass.RUNNING, StatusClass.PAUSED}
+
+
+def unchanged(before: ChannelRecord, after: ChannelRecord) -> bool:
+    """Whether there can be no change between two readings, seen at a glance; False may mean that one must look."""
+    return before[:STEADY] == after[:STEADY] and after.test_time >= before.test_time
 
 
 def transitions(before: ChannelRecord, after: ChannelRecord) -> Iterator[Transition]:

@@ -145,9 +145,10 @@ class CountedRecords(Generic[T]):
         offset += _COUNT.size
         if count * self._layout.min_size > len(buffer) - offset:
             raise ProtocolError(f"{count} records announced, room for fewer")
+        unpack_from = self._layout.unpack_from
         records = []
         for _ in range(count):
-            record, offset = self._layout.unpack_from(buffer, offset)
+            record, offset = unpack_from(buffer, offset)
             records.append(record)
         return tuple(records), offset
 
@@ -299,6 +300,10 @@ class Layout(Generic[T]):
     def _close(self, fixed: list[tuple[str, Field]]) -> None:
         if fixed:
             self._runs.append(_FixedRun(fixed))
+
+    def for_one_peer(self) -> "Layout[T]":
+        """What reads the messages of one peer, in order; where that pays, it remembers what came before."""
+        return self
 
     def unpack_from(self, buffer: bytes, offset: int) -> tuple[T, int]:
         """The message at `offset`, and where the next one begins.

@@ -19,6 +19,7 @@ from cti_mqtt.cti.frame import (
     pack_frame,
     stored_checksum,
 )
+from cti_mqtt.cti.layout import Layout
 from cti_mqtt.errors import InvalidRequestError, ProtocolError
 
 
@@ -87,7 +88,8 @@ class Stream:
     """
 
     def __init__(self, receives: Direction, policy: ChecksumPolicy = ChecksumPolicy.WARN) -> None:
-        self._direction = receives
+        self._types = BY_CODE[receives]
+        self._uncounted = receives.value  # bytes of a frame that its length leaves out
         self._policy = policy
         self._buffer = bytearray()
         self._sums = RunningSums(self._buffer)
@@ -97,6 +99,7 @@ class Stream:
         self._misplaces = False
         self._skipped = 0
         self._reason = ""
+        self._layouts: dict[int, Layout[Any]] = {}  # by code; some remember what this peer sent before
 
     @property
     def pending(self) -> int:
@@ -135,7 +138,7 @@ class Stream:
         if not self._at_token():
             return None
         size, code, extended = self._header()
-        message_type = BY_CODE[self._direction].get(code)
+        message_type = self._types.get(code)
         if not (message_type.believes(size) if message_type else OVERHEAD <= size <= DEFAULT_BOUND):
             self._skip_to(self._position + 1, f"a frame of {size} bytes cannot have code {code:#010x}")
             return None
@@ -169,7 +172,7 @@ class Stream:
 
     def _header(self) -> tuple[int, int, int]:
         _, length, code, extended = HEADER.unpack_from(self._buffer, self._position)
-        return length + self._direction.value, code, extended
+        return length + self._uncounted, code, extended
 
     def _verify(self, end: int) -> Checksum | None:
         """What the checksum of the frame up to `end` says; None while two more bytes must come to tell."""
@@ -215,7 +218,7 @@ class Stream:
             with memoryview(self._buffer) as view:
                 arguments = bytes(view[self._position + HEADER.size : end - CHECKSUM_SIZE])
             try:
-                event = Received(message_type.layout.unpack(arguments), verdict)
+                event = Received(self._layout(code, message_type).unpack(arguments), verdict)
             except ProtocolError as error:
                 after = self._position + 1 if verdict is Checksum.WRONG else end
                 self._skip_to(after, f"code {code:#010x} does not parse: {error}")
@@ -223,6 +226,11 @@ class Stream:
         self._position = self._end_of_taken(end, verdict)
         self._wanted = HEADER.size
         return event
+
+    def _layout(self, code: int, message_type: MessageType) -> Layout[Any]:
+        if code not in self._layouts:
+            self._layouts[code] = message_type.layout.for_one_peer()
+        return self._layouts[code]
 
     def _end_of_taken(self, end: int, verdict: Checksum) -> int:
         """Where the bytes of a frame that was taken end."""

@@ -1,12 +1,17 @@
 """What changed between two readings."""
 
+import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cti_mqtt.bridge.transitions import in_test, transitions
+from cti_mqtt.bridge.transitions import in_test, transitions, unchanged
 from cti_mqtt.cti.codes import ChannelStatus
+from cti_mqtt.cti.messages.channels import ChannelRecord
 from tests.bridge.test_payloads import RECORD
+from tests.cti.strategies import CHANNEL_RECORDS
 
 S = ChannelStatus
 RUNNING: dict[str, Any] = {
@@ -50,6 +55,21 @@ IDLE: dict[str, Any] = {**RUNNING, "status": S.IDLE}
 def test_events(before: dict[str, Any], after: dict[str, Any], types: list[str]) -> None:
     found = list(transitions(RECORD._replace(**before), RECORD._replace(**after)))
     assert [each.type for each in found] == types
+    assert not (types and unchanged(RECORD._replace(**before), RECORD._replace(**after)))
+
+
+@given(CHANNEL_RECORDS, CHANNEL_RECORDS, st.sets(st.sampled_from(ChannelRecord._fields)))
+def test_what_is_seen_at_a_glance(before: ChannelRecord, other: ChannelRecord, fields: set[str]) -> None:
+    after = before._replace(**{field: getattr(other, field) for field in fields})
+    if unchanged(before, after):
+        assert not list(transitions(before, after))
+
+
+def test_a_running_test_is_seen_to_be_unchanged_at_a_glance() -> None:
+    before = RECORD._replace(**{**RUNNING, "test_time": 1.0})
+    assert unchanged(before, before._replace(test_time=2.0, voltage=4.0))
+    assert not unchanged(before, before._replace(test_time=0.5))
+    assert not unchanged(before, before._replace(test_time=math.nan))
 
 
 def test_steps_are_numbers() -> None:

@@ -1,6 +1,7 @@
 """Our own way into paho: a client that is set up, connected, and given messages."""
 
 import socket
+from functools import lru_cache
 from typing import Any
 
 from paho.mqtt.client import Client, MQTTMessageInfo
@@ -73,13 +74,31 @@ def packet_size(message: Message) -> int:
 
 
 def _properties(message: Message) -> Properties | None:
-    if message.expiry_s is None and message.correlation is None:
-        return None
+    if message.correlation is None:
+        return None if message.expiry_s is None else _expiry(message.expiry_s)
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     if message.expiry_s is not None:
         properties.MessageExpiryInterval = message.expiry_s
-    if message.correlation is not None:
-        properties.CorrelationData = message.correlation
+    properties.CorrelationData = message.correlation
+    return properties
+
+
+class _PackedOnce(Properties):
+    """Properties that do not change any more: all readings have the same, and to make and pack them takes 18 us."""
+
+    _packed = b""
+
+    def pack(self) -> bytes:
+        """As bytes."""
+        if not self._packed:
+            object.__setattr__(self, "_packed", super().pack())  # type: ignore[no-untyped-call]
+        return self._packed
+
+
+@lru_cache(maxsize=64)
+def _expiry(expiry_s: int) -> Properties:
+    properties = _PackedOnce(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.MessageExpiryInterval = expiry_s
     return properties
 
 

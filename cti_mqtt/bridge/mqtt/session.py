@@ -207,7 +207,7 @@ class Callbacks:
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
-        client.on_publish = self._on_publish
+        client.on_acknowledged = self._on_publish
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         self._loop.call_soon(function, *arguments)

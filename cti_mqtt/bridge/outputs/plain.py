@@ -21,6 +21,7 @@ from cti_mqtt.bridge.bus import (
     Schedules,
     StaleReading,
 )
+from cti_mqtt.bridge.fragments import Fragments
 from cti_mqtt.bridge.outbox import Message
 from cti_mqtt.bridge.topics import Topics
 
@@ -54,10 +55,12 @@ class PlainOutput:
         self._boot = boot
         self._publish = publish
         self._deliver = deliver
+        self._fragments = Fragments()
 
     def follow(self, cyclers: Mapping[str, config.Cycler]) -> None:
         """From now on these are the cyclers' settings."""
         self._cyclers = cyclers
+        self._fragments.keep_only(cyclers)
 
     def __call__(self, item: Item) -> None:  # noqa: C901  # a table: one line a kind
         """Publish what an item says."""
@@ -65,7 +68,7 @@ class PlainOutput:
             case Poll():
                 self._poll(item)
             case StaleReading(cycler, reading):
-                self._state(cycler, reading, payloads.fragment(reading))
+                self._states(cycler, [reading], [payloads.fragment(reading)])
             case CyclerState():
                 self._cycler_state(item)
             case ChannelState(cycler, channel, availability):
@@ -91,24 +94,20 @@ class PlainOutput:
     # --- readings ---
 
     def _poll(self, poll: Poll) -> None:
-        fragments = [payloads.fragment(reading) for reading in poll.readings]
-        for reading, body in zip(poll.readings, fragments, strict=True):
-            self._state(poll.cycler, reading, body)
+        fragments = [self._fragments(poll.cycler, reading) for reading in poll.readings]
+        self._states(poll.cycler, poll.readings, fragments)
         if self._deliver is not None:
             self._deliver(poll, fragments)
 
-    def _state(self, cycler: str, reading: Reading, body: bytes) -> None:
+    def _states(self, cycler: str, readings: Sequence[Reading], bodies: Sequence[bytes]) -> None:
         if not self._settings.state:
             return
-        self._publish(
-            Message(
-                self._topics.channel(cycler, reading.channel, "state"),
-                payloads.state(self._boot, reading, body),
-                qos=self._settings.state_qos,
-                retain=True,
-                expiry_s=max(STATE_EXPIRY_S, math.ceil(10 * self._cyclers[cycler].poll_interval_s)),
-            )
-        )
+        qos = self._settings.state_qos
+        expiry_s = max(STATE_EXPIRY_S, math.ceil(10 * self._cyclers[cycler].poll_interval_s))
+        for reading, body in zip(readings, bodies, strict=True):
+            topic = self._topics.channel(cycler, reading.channel, "state")
+            payload = payloads.state(self._boot, reading, body)
+            self._publish(Message(topic, payload, qos=qos, retain=True, expiry_s=expiry_s))
 
     # --- the rest ---
 

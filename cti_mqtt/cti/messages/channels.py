@@ -7,8 +7,10 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntFlag
+from functools import lru_cache
+from itertools import starmap
 from types import MappingProxyType
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from cti_mqtt.cti.codes import ChannelStatus, Selection
 from cti_mqtt.cti.fields import F32, F64, I16, U16, U32, char, encode_text, flag, number, wchar
@@ -102,6 +104,7 @@ _BMS = struct.Struct("<Id")
 _SMB = struct.Struct("<II")
 _F64 = struct.Struct("<d")
 _SMB_NUMBER, _SMB_TEXT = 0, 1
+_U32_SIZE = 4
 _TEXT_ROOM = 65535  # no document sets a limit
 
 
@@ -119,19 +122,20 @@ class ExtrasCodec:
 
     def unpack_from(self, buffer: bytes, offset: int) -> tuple[Extras, int]:
         """The extras at `offset`, and where the next record begins."""
-        start, offset = offset, offset + _COUNTS.size
-        if buffer[start:offset] == _NO_COUNTS:
+        counts, offset = buffer[offset : offset + _COUNTS.size], offset + _COUNTS.size
+        if counts == _NO_COUNTS:
             return NO_EXTRAS, offset
         try:
-            *aux_counts, bms_count, smb_count = _COUNTS.unpack_from(buffer, start)
+            aux_counts, bms_count, smb_count = _read_counts(counts)
             aux = {}
-            for kind, count in zip(AUX_KINDS, aux_counts, strict=True):
-                if count:
-                    end = offset + count * _AUX.size
-                    if end > len(buffer):
-                        raise ProtocolError(f"{count} {kind} auxiliaries announced, room for fewer")
-                    aux[kind] = tuple(map(AuxReading._make, _AUX.iter_unpack(buffer[offset:end])))
-                    offset = end
+            for kind, count in aux_counts:
+                end = offset + count * _AUX.size
+                if end > len(buffer):
+                    raise ProtocolError(f"{count} {kind} auxiliaries announced, room for fewer")
+                aux[kind] = tuple(starmap(AuxReading, _AUX.iter_unpack(buffer[offset:end])))
+                offset = end
+            if not bms_count and not smb_count:
+                return Extras(aux), offset
             bms = []
             for _ in range(bms_count):
                 entry, offset = self._bms(buffer, offset)
@@ -187,6 +191,14 @@ class ExtrasCodec:
         return encode_text(text, "utf-8", 1, _TEXT_ROOM) + b"\0" if self._units else b""
 
 
+@lru_cache(maxsize=256)
+def _read_counts(counts: bytes) -> tuple[tuple[tuple[str, int], ...], int, int]:
+    """Which kinds of auxiliaries follow, and how many of each; how many BMS and SMB values."""
+    *aux_counts, bms_count, smb_count = _COUNTS.unpack(counts)
+    aux = tuple((kind, count) for kind, count in zip(AUX_KINDS, aux_counts, strict=True) if count)
+    return aux, bms_count, smb_count
+
+
 def _text(buffer: bytes, offset: int) -> tuple[str, int]:
     end = buffer.find(b"\0", offset)
     if end < 0:
@@ -235,6 +247,47 @@ class ChannelRecord(NamedTuple):
 RECORD = Layout(ChannelRecord)
 RECORD_WITHOUT_UNITS = Layout(ChannelRecord, replace={"extras": ExtrasCodec(units=False)})
 
+STEADY = ChannelRecord._fields.index("test_time")  # the fields ahead of it seldom change; all others are numbers
+_NUMBERS = struct.Struct("<2d12f")
+_STEADY_SIZE = RECORD.min_size - _NUMBERS.size - ExtrasCodec.min_size
+MOST_REMEMBERED = 1024  # channels; more than any cycler has
+
+
+class RememberingRecord(Layout[ChannelRecord]):
+    """Reads one peer's records; the texts, most of the bytes, are decoded only when they are not what they were.
+
+    What is remembered is bounded: a peer that thinks of ever new channels gains nothing.
+
+    Args:
+        units: as for `ExtrasCodec`.
+    """
+
+    def __init__(self, *, units: bool) -> None:
+        self._extras = ExtrasCodec(units=units)
+        self._steady: dict[bytes, tuple[bytes, tuple[Any, ...]]] = {}  # by channel: as bytes, and decoded
+        super().__init__(ChannelRecord, replace={"extras": self._extras})
+
+    def unpack_from(self, buffer: bytes, offset: int) -> tuple[ChannelRecord, int]:
+        """The record at `offset`, and where the next one begins."""
+        known = self._steady.get(buffer[offset : offset + _U32_SIZE])
+        if known is None or not buffer.startswith(known[0], offset):
+            return self._learn(buffer, offset)
+        numbers_at = offset + _STEADY_SIZE
+        try:
+            numbers = _NUMBERS.unpack_from(buffer, numbers_at)
+        except struct.error as error:
+            raise ProtocolError(f"channel record ends too early: {error}") from error
+        extras, end = self._extras.unpack_from(buffer, numbers_at + _NUMBERS.size)
+        return ChannelRecord._make((*known[1], *numbers, extras)), end
+
+    def _learn(self, buffer: bytes, offset: int) -> tuple[ChannelRecord, int]:
+        record, end = super().unpack_from(buffer, offset)
+        if len(self._steady) >= MOST_REMEMBERED:
+            self._steady.clear()
+        steady = buffer[offset : offset + _STEADY_SIZE]
+        self._steady[steady[:_U32_SIZE]] = steady, record[:STEADY]
+        return record, end
+
 
 @dataclass(frozen=True, slots=True)
 class ChannelsInfoFeedback:
@@ -244,11 +297,24 @@ class ChannelsInfoFeedback:
 
 
 class ChannelsInfoFeedbackLayout(Layout[ChannelsInfoFeedback]):
-    """Reads records with units and, where the frame does not come out exactly, without (v1.1)."""
+    """Reads records with units and, where the frame does not come out exactly, without (v1.1).
 
-    def __init__(self) -> None:
-        super().__init__(ChannelsInfoFeedback)
-        self._without_units = Layout(ChannelsInfoFeedback, replace={"records": CountedRecords(RECORD_WITHOUT_UNITS)})
+    Args:
+        record: the layout of a record with units.
+        record_without_units: the same without.
+    """
+
+    def __init__(
+        self,
+        record: Layout[ChannelRecord] = RECORD,
+        record_without_units: Layout[ChannelRecord] = RECORD_WITHOUT_UNITS,
+    ) -> None:
+        super().__init__(ChannelsInfoFeedback, replace={"records": CountedRecords(record)})
+        self._without_units = Layout(ChannelsInfoFeedback, replace={"records": CountedRecords(record_without_units)})
+
+    def for_one_peer(self) -> "ChannelsInfoFeedbackLayout":
+        """One that decodes the texts of a record, most of its bytes, only when they have changed."""
+        return ChannelsInfoFeedbackLayout(RememberingRecord(units=True), RememberingRecord(units=False))
 
     def unpack(self, buffer: bytes) -> ChannelsInfoFeedback:
         """The message that fills `buffer` exactly, by either document.

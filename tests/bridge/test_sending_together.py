@@ -1,0 +1,89 @@
+"""Packets that go to the socket together are the bytes that paho would have sent one after the other."""
+
+import random
+from typing import Any
+
+import pytest
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion, _ConnectionState
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from cti_mqtt.bridge.mqtt.outgoing import publish
+from cti_mqtt.bridge.mqtt.reading import CHUNK, ReadingClient
+from cti_mqtt.bridge.outbox import Message
+
+
+class GrudgingSocket:
+    """Takes a part of what it is given, or nothing at all just now."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = random.Random(seed)
+        self.taken = bytearray()
+        self.calls = 0
+
+    def send(self, data: bytes) -> int:
+        self.calls += 1
+        if self._rng.random() < 0.2:
+            raise BlockingIOError
+        size = self._rng.choice([1, 10, len(data), len(data)])
+        self.taken += data[:size]
+        return min(size, len(data))
+
+    def fileno(self) -> int:
+        return -1
+
+    def close(self) -> None:
+        pass
+
+
+def connected(client: Client, sock: Any) -> Client:
+    client._sock = sock
+    client._state = _ConnectionState.MQTT_CS_CONNECTED
+    client.on_socket_register_write = lambda *_: None
+    return client
+
+
+def messages(seed: int) -> list[Message]:
+    rng = random.Random(seed)
+    expiries = [None, 60]
+    return [
+        Message(
+            f"a/{number}", rng.randbytes(rng.choice([0, 10, 1000, CHUNK])), number % 2, expiry_s=rng.choice(expiries)
+        )
+        for number in range(60)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("protocol", [MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311], ids=str)
+def test_the_same_bytes(protocol: MQTTProtocolVersion, seed: int) -> None:
+    arguments: dict[str, Any] = {"callback_api_version": CallbackAPIVersion.VERSION2, "protocol": protocol}
+    plain, together = GrudgingSocket(seed), GrudgingSocket(seed + 1)
+    for client in (connected(Client(**arguments), plain), connected(ReadingClient(**arguments), together)):
+        client._max_inflight_messages = 0  # any number
+        rng = random.Random(seed)
+        infos = []
+        for message in messages(seed):
+            infos.append((message, publish(client, message, protocol_5=protocol == MQTTProtocolVersion.MQTTv5)))
+            if rng.random() < 0.2:
+                client.loop_write()
+        while client.want_write():
+            client.loop_write()
+        assert all(info.is_published() for message, info in infos if message.qos == 0)
+        assert not any(info.is_published() for message, info in infos if message.qos)
+    assert plain.taken == together.taken
+    assert together.calls < plain.calls
+
+
+def test_an_expiry_is_packed_as_paho_packs_it() -> None:
+    sock = GrudgingSocket(1)
+    client = connected(ReadingClient(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5), sock)
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.MessageExpiryInterval = 60
+    for _ in range(2):
+        publish(client, Message("a", b"b", 0, expiry_s=60), protocol_5=True)
+        while client.want_write():
+            client.loop_write()
+    packed = properties.pack()  # type: ignore[no-untyped-call]
+    assert bytes(sock.taken) == (bytes([0x30, 2 + 1 + len(packed) + 1, 0, 1]) + b"a" + packed + b"b") * 2
