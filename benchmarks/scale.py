@@ -1,8 +1,8 @@
 """What a bridge process costs with more and more cyclers, each polled once a second.
 
 All cyclers are one other process whose answers are ready, Mosquitto and a subscriber to every state are two more. The
-processor time of the bridge is that of its whole process; a poll is missed where a beat passed without
-a request. Ages are from the cycler's answer, whose time each reading carries, to `mosquitto_sub`.
+processor time of the bridge is that of its whole process; a poll is missed where a beat passed without a
+request. Ages are from the cycler's answer, whose time each reading carries, to `mosquitto_sub`.
 """
 
 import statistics

@@ -11,11 +11,6 @@ import pytest
 from tests.support.brokers import needs_mosquitto
 from tests.support.programs import ROOT, run
 
-PARTS = [
-    pytest.param("decode", id="decode"),
-    *(pytest.param(name, id=name, marks=needs_mosquitto) for name in ("pipeline", "latency", "scale", "idle")),
-]
-
 
 def benchmark(*options: str) -> tuple[int, str, str]:
     """Exit status, standard output and standard error."""
@@ -23,24 +18,25 @@ def benchmark(*options: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def quick(part: str, *options: str) -> dict[str, Any]:
-    """What a part found."""
-    status, output, error = benchmark("--quick", "--json", "--only", part, *options)
+def quick(folder: Path, part: str, *options: str) -> dict[str, Any]:
+    """What a part found; it has told people as well."""
+    saved = folder / "found.json"
+    status, output, error = benchmark("--quick", "--only", part, "--save", str(saved), *options)
     assert (status, error) == (0, "")
-    found: dict[str, Any] = json.loads(output)
+    assert f"## {part}\n" in output
+    found: dict[str, Any] = json.loads(saved.read_text())
     assert found["machine"]["cores"] > 0
     return dict(found[part])
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_in_plain_words(part: str) -> None:
-    status, output, error = benchmark("--quick", "--only", part)
+def test_as_json() -> None:
+    status, output, error = benchmark("--quick", "--only", "decode", "--json")
     assert (status, error) == (0, "")
-    assert f"## {part}\n" in output
+    assert list(json.loads(output)) == ["machine", "rounds", "seconds", "decode"]
 
 
-def test_decoding() -> None:
-    shapes = quick("decode")["shapes"]
+def test_decoding(tmp_path: Path) -> None:
+    shapes = quick(tmp_path, "decode")["shapes"]
     assert list(shapes) == ["each", "all"]
     assert shapes["each"]["stream_to_pycti"] > 0
     for shape in shapes.values():
@@ -49,8 +45,8 @@ def test_decoding() -> None:
 
 
 @needs_mosquitto
-def test_the_pipeline() -> None:
-    found = quick("pipeline")["channels"]
+def test_the_pipeline(tmp_path: Path) -> None:
+    found = quick(tmp_path, "pipeline")["channels"]
     assert {channels: list(by_qos) for channels, by_qos in found.items()} == {"4": ["qos0", "qos1"]}
     for one in found["4"].values():
         for side in ("pycti", "paho", "loop"):
@@ -61,8 +57,8 @@ def test_the_pipeline() -> None:
 
 
 @needs_mosquitto
-def test_latency() -> None:
-    found = quick("latency")
+def test_latency(tmp_path: Path) -> None:
+    found = quick(tmp_path, "latency")
     for side in ("bridge", "mqtt"):
         assert 0 < found["age"]["4"][f"{side}_p50_ms"] <= found["age"]["4"][f"{side}_p99_ms"]
     assert found["age"]["4"]["bridge_to_mqtt"] > 0
@@ -80,7 +76,7 @@ def test_latency() -> None:
 @needs_mosquitto
 def test_scale(tmp_path: Path) -> None:
     curve = tmp_path / "scale.svg"
-    found = quick("scale", "--svg", str(curve), "--output", "journal")
+    found = quick(tmp_path, "scale", "--svg", str(curve), "--output", "journal")
     assert (found["channels_each"], found["output"]) == (4, "journal")
     assert list(found["cyclers"]) == ["1", "2"]
     for cyclers, one in found["cyclers"].items():
@@ -95,8 +91,8 @@ def test_scale(tmp_path: Path) -> None:
 
 
 @needs_mosquitto
-def test_idling() -> None:
-    found = quick("idle")
+def test_idling(tmp_path: Path) -> None:
+    found = quick(tmp_path, "idle")
     for figures in (found["cpu_share_of_a_core"], found["memory_mb"]):
         assert figures["bridge"] > 0
         assert figures["pycti"] > 0
