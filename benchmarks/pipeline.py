@@ -45,15 +45,15 @@ class Lab:
     seconds: float
 
     def bridge(self) -> dict[str, float]:
-        """Readings a second through the bridge, the share of those that the cycler gave away, bytes a payload."""
+        """Readings a second through the bridge, the share that arrived of what the cycler gave, bytes a payload."""
         settings = watching(self.mqtt_port, [self.cti_port], state=True, state_qos=self.qos, readings=False)
         with self._counter(STATES) as counter, bridge(self.folder, settings, fast=True):
             self._warm_up(counter, "the bridge")
-            answered = self.counts.readings()
+            answered, arrived = self.counts.readings(), counter.count()
             rate = counter.rate(self.seconds)
-            answered_rate = (self.counts.readings() - answered) / self.seconds
+            answered, arrived = self.counts.readings() - answered, counter.count() - arrived
             size = len(one_payload(self.mqtt_port, STATE, self.folder))
-        return {"bridge": rate, "arrived": min(1.0, rate / answered_rate), "bytes": size}
+        return {"bridge": rate, "arrived": min(1.0, arrived / max(1, answered)), "bytes": size}
 
     def pycti(self) -> dict[str, float]:
         """Readings a second through the loop."""

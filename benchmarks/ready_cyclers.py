@@ -115,7 +115,7 @@ class Tally:
         """A request was answered."""
         self.polls += 1
         self._readings += readings
-        self._counts.write(self._cycler, Count(self._readings, self.polls, time.monotonic()))
+        self._counts.write(self._cycler, Count(self._readings, self.polls, time.monotonic_ns()))
 
 
 class Answering(asyncio.Protocol):

@@ -50,18 +50,18 @@ def measure_one(plan: Plan, cyclers: int) -> dict[str, Any]:
         pid = stack.enter_context(bridge(folder, settings))
         readings_a_poll = cyclers * plan.channels_each
         wait_for(found, WARM_UP_POLLS * readings_a_poll, "the bridge", START_S + START_EACH_S * cyclers)
-        before, warm, cpu, began_s = counts.read(), len(found), cpu_s(pid), time.monotonic()
+        before, warm, cpu, began_ns = counts.read(), len(found), cpu_s(pid), time.monotonic_ns()
         time.sleep(plan.scale_s)
-        after, last, cpu, ended_s = counts.read(), len(found), cpu_s(pid) - cpu, time.monotonic()
+        after, last, cpu, ended_ns = counts.read(), len(found), cpu_s(pid) - cpu, time.monotonic_ns()
         memory = memory_mb(pid)
     readings, polls = (sum(each[i] for each in after) - sum(each[i] for each in before) for i in (0, 1))
     return {
         "readings": readings,
         "arrived": last - warm,
         "polls": polls,
-        "missed_polls": missed(before, after, ended_s),
+        "missed_polls": missed(before, after, ended_ns),
         "cpu_s_per_1000_readings": round(1000 * cpu / readings, 5),
-        "cpu_share_of_a_core": round(cpu / (ended_s - began_s), 4),
+        "cpu_share_of_a_core": round(cpu / (ended_ns - began_ns) * 1e9, 4),
         "memory_mb": memory["now"],
         "peak_memory_mb": memory["peak"],
         "age_p50_ms": ms(statistics.median(found.since(warm))),
