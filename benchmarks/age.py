@@ -14,12 +14,12 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
-from parties import BASE, CYCLER, START_S, PartyError, bare_paho, bridge, broker, ready_cyclers, watching
+from parties import BASE, CYCLER, START_S, PartyError, bare_paho, bridge, broker, ready_cyclers, states, watching
 from plan import Plan
 from reporting import median, medians_of_ratios, ms, percentile
 from subscriber import Ages, ages, one_payload
 
-STATES, STATE = (f"{BASE}/{CYCLER}/channel/{channel}/state" for channel in ("+", "1"))
+STATE = f"{BASE}/{CYCLER}/channel/1/state"
 INTERVAL_S = 0.1
 WARM_UP_POLLS = 5
 
@@ -48,18 +48,18 @@ def measure_one(plan: Plan, channels: int) -> dict[str, Any]:
         settings = watching(mqtt_port, [cti_port], INTERVAL_S, readings=False)
         rounds: list[dict[str, list[float]]] = []
         for _ in range(plan.rounds):
-            found = of_side(bridge(folder, settings), mqtt_port, channels, folder, plan.seconds)
+            found = of_side(bridge(folder, settings), mqtt_port, CYCLER, channels, folder, plan.seconds)
             size = len(one_payload(mqtt_port, STATE, folder))
-            bare = bare_paho(folder, mqtt_port, channels=channels, size=size, qos=0, interval_s=INTERVAL_S)
-            rounds.append({"bridge": found, "mqtt": of_side(bare, mqtt_port, channels, folder, plan.seconds)})
+            bare = bare_paho(folder, mqtt_port, "bare", channels=channels, size=size, qos=0, interval_s=INTERVAL_S)
+            rounds.append({"bridge": found, "mqtt": of_side(bare, mqtt_port, "bare", channels, folder, plan.seconds)})
     return summary(rounds)
 
 
 def of_side(
-    side: AbstractContextManager[Any], mqtt_port: int, channels: int, folder: Path, seconds: float
+    side: AbstractContextManager[Any], mqtt_port: int, cycler: str, channels: int, folder: Path, seconds: float
 ) -> list[float]:
     """The ages that a subscriber sees while a side publishes."""
-    with ages(mqtt_port, STATES, 0, folder) as found, side:
+    with ages(mqtt_port, states(cycler), 0, folder) as found, side:
         wait_for(found, WARM_UP_POLLS * channels, "a side")
         warm = len(found)
         time.sleep(max(seconds, 2 * INTERVAL_S))

@@ -76,6 +76,7 @@ def main() -> None:
     """Until killed."""
     parser = argparse.ArgumentParser(description="Ready payloads through paho.")
     parser.add_argument("mqtt_port", type=int)
+    parser.add_argument("cycler", help="a level of the topics")
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--bytes", type=int, default=700)
     parser.add_argument("--qos", type=int, choices=[0, 1], default=0)
@@ -83,7 +84,7 @@ def main() -> None:
     parser.add_argument("--thread", action="store_true", help="use paho's network thread")
     options = parser.parse_args()
     client = connected(options.mqtt_port)
-    topics = [f"cti/bench/channel/{channel}/state" for channel in range(1, options.channels + 1)]
+    topics = [f"cti/{options.cycler}/channel/{channel}/state" for channel in range(1, options.channels + 1)]
     if options.interval:
         burst(client, topics, options.bytes, options.qos, options.interval)
     (flood_thread if options.thread else flood)(client, topics, b"x" * options.bytes, options.qos)

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
-from parties import BASE, CYCLER, bridge, broker, incumbent, ready_cyclers, watching
+from parties import bridge, broker, incumbent, ready_cyclers, states, watching
 from plan import Plan
 from process_costs import cpu_s, memory_mb
 from reporting import median, medians_of_ratios
@@ -17,8 +17,6 @@ from subscriber import counting
 
 CHANNELS = 16
 WARM_UP_POLLS = 2
-STATES = f"{BASE}/{CYCLER}/channel/+/state"
-THEIR_STATES = "cti/bench/channel/+/state"
 SHARE = 3  # of the time that one size of `scale` has
 
 
@@ -32,9 +30,9 @@ def measure(plan: Plan) -> dict[str, Any]:
         memory: list[dict[str, float]] = []
         settings = watching(mqtt_port, [cti_port])
         for _ in range(min(SHARE, plan.rounds)):
-            ours = of_side(bridge(folder, settings), mqtt_port, STATES, folder, plan.scale_s / SHARE)
+            ours = of_side(bridge(folder, settings), mqtt_port, states(), folder, plan.scale_s / SHARE)
             loop = incumbent(folder, mqtt_port, cti_port, qos=0, interval_s=1.0)
-            theirs = of_side(loop, mqtt_port, THEIR_STATES, folder, plan.scale_s / SHARE)
+            theirs = of_side(loop, mqtt_port, states("pycti"), folder, plan.scale_s / SHARE)
             cpu.append({"bridge": ours[0], "pycti": theirs[0]})
             memory.append({"bridge": ours[1], "pycti": theirs[1]})
     return {

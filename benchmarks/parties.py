@@ -26,6 +26,11 @@ END_S = 10.0
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])  # where Debian has it
 
 
+def states(cycler: str = CYCLER) -> str:
+    """The topics of readings. Each side has its own: what one left in the broker must not count for the next."""
+    return f"{BASE}/{cycler}/channel/+/state"
+
+
 class PartyError(Exception):
     """Somebody that is needed for the measurement is not there."""
 
@@ -154,12 +159,20 @@ def incumbent(folder: Path, mqtt_port: int, cti_port: int, *, qos: int, interval
 
 @contextmanager
 def bare_paho(
-    folder: Path, mqtt_port: int, *, channels: int, size: int, qos: int, interval_s: float = 0.0, thread: bool = False
+    folder: Path,
+    mqtt_port: int,
+    cycler: str,
+    *,
+    channels: int,
+    size: int,
+    qos: int,
+    interval_s: float = 0.0,
+    thread: bool = False,
 ) -> Iterator[None]:
-    """Paho with ready payloads of `size` bytes."""
+    """Paho with ready payloads of `size` bytes, published as if they were a cycler's."""
     options = _options(channels=channels, bytes=size, qos=qos, interval=interval_s)
     log = folder / "bare.log"
-    command = _script("bare_paho", str(mqtt_port), *options)
+    command = _script("bare_paho", str(mqtt_port), cycler, *options)
     with _process([*command, "--thread"] if thread else command, log):
         try:
             yield

@@ -19,14 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from counts import Counts
-from parties import BASE, CYCLER, bare_paho, bridge, broker, incumbent, ready_cyclers, watching
+from parties import BASE, CYCLER, bare_paho, bridge, broker, incumbent, ready_cyclers, states, watching
 from plan import Plan
 from reporting import median, medians_of_ratios
 from subscriber import Counter, counting, one_payload
 
-STATES = f"{BASE}/{CYCLER}/channel/+/state"
 STATE = f"{BASE}/{CYCLER}/channel/1/state"
-THEIR_STATES = "cti/bench/channel/+/state"
 WARM_UP_POLLS = 20
 QOS = (0, 1)
 SIDES = ("bridge", "pycti", "paho", "loop")
@@ -47,7 +45,7 @@ class Lab:
     def bridge(self) -> dict[str, float]:
         """Readings a second through the bridge, the share that arrived of what the cycler gave, bytes a payload."""
         settings = watching(self.mqtt_port, [self.cti_port], state=True, state_qos=self.qos, readings=False)
-        with self._counter(STATES) as counter, bridge(self.folder, settings, fast=True):
+        with self._counter(CYCLER) as counter, bridge(self.folder, settings, fast=True):
             self._warm_up(counter, "the bridge")
             answered, arrived = self.counts.readings(), counter.count()
             rate = counter.rate(self.seconds)
@@ -58,18 +56,18 @@ class Lab:
     def pycti(self) -> dict[str, float]:
         """Readings a second through the loop."""
         with (
-            self._counter(THEIR_STATES) as counter,
+            self._counter("pycti") as counter,
             incumbent(self.folder, self.mqtt_port, self.cti_port, qos=self.qos),
         ):
             self._warm_up(counter, "pycti-arbin")
             return {"pycti": counter.rate(self.seconds)}
 
-    def paho(self, size: float, *, thread: bool) -> float:
-        """Messages a second from paho."""
+    def paho(self, side: str, size: float) -> float:
+        """Messages a second from paho, in one of its ways."""
         how = {"channels": self.channels, "size": round(size), "qos": self.qos}
         with (
-            self._counter(THEIR_STATES) as counter,
-            bare_paho(self.folder, self.mqtt_port, thread=thread, **how),
+            self._counter(side) as counter,
+            bare_paho(self.folder, self.mqtt_port, side, thread=side == "paho", **how),
         ):
             self._warm_up(counter, "paho")
             return counter.rate(self.seconds)
@@ -77,11 +75,11 @@ class Lab:
     def round(self) -> dict[str, float]:
         """All, one after the other."""
         found = {**self.bridge(), **self.pycti()}
-        return {**found, **{name: self.paho(found["bytes"], thread=name == "paho") for name in ("paho", "loop")}}
+        return {**found, **{side: self.paho(side, found["bytes"]) for side in ("paho", "loop")}}
 
     @contextmanager
-    def _counter(self, topic: str) -> Iterator[Counter]:
-        with counting(self.mqtt_port, topic, self.qos, self.folder) as counter:
+    def _counter(self, cycler: str) -> Iterator[Counter]:
+        with counting(self.mqtt_port, states(cycler), self.qos, self.folder) as counter:
             yield counter
 
     def _warm_up(self, counter: Counter, who: str) -> None:

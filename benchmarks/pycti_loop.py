@@ -33,7 +33,7 @@ def main() -> None:
             reading = cycler.read_channel_status(channel)
             if not reading:
                 raise SystemExit(f"no reading of channel {channel}")
-            client.publish(f"cti/bench/channel/{channel}/state", json.dumps(reading), options.qos, retain=True)
+            client.publish(f"cti/pycti/channel/{channel}/state", json.dumps(reading), options.qos, retain=True)
         due += options.interval
         time.sleep(max(0.0, due - time.monotonic()))
 

@@ -14,13 +14,12 @@ from typing import Any
 
 from age import wait_for
 from counts import missed
-from parties import BASE, START_S, bridge, broker, ready_cyclers, watching
+from parties import START_S, bridge, broker, ready_cyclers, states, watching
 from plan import Plan
 from process_costs import cpu_s, memory_mb
 from reporting import ms, percentile
 from subscriber import ages
 
-STATES = f"{BASE}/+/channel/+/state"
 OUTPUTS = ("state", "readings", "journal")  # each with those before it
 WARM_UP_POLLS = 3
 START_EACH_S = 1.0  # more, for each cycler
@@ -43,7 +42,7 @@ def measure_one(plan: Plan, cyclers: int) -> dict[str, Any]:
         mqtt_port = stack.enter_context(broker(plan.mosquitto, folder))
         lab = ready_cyclers(folder, plan.channels_each, cyclers=cyclers, stamped=True)
         cti_ports, counts = stack.enter_context(lab)
-        found = stack.enter_context(ages(mqtt_port, STATES, 0, folder))
+        found = stack.enter_context(ages(mqtt_port, states("+"), 0, folder))
         settings = watching(mqtt_port, cti_ports, readings=plan.output != "state")
         if plan.output == "journal":
             settings["data_dir"] = str(folder / "data")
