@@ -39,9 +39,8 @@ check: $(DEV) ## lint, format, types, import rule
 	done; \
 	exit $$status
 
-bench: $(DEV) mosquitto ## how fast readings are decoded and commands answered, each beside its floor
-	@$(BIN)/python benchmarks/decode.py $(ARGS)
-	@$(BIN)/python benchmarks/latency.py $(ARGS)
+bench: $(DEV) mosquitto ## how fast, beside floor, ceiling and incumbent; ARGS="--only decode,scale --json" for some
+	@$(BIN)/python benchmarks/run.py $(ARGS)
 
 fuzz: $(DEV) ## a million random and mutated frames through the receiver, both roles
 	@$(BIN)/python -m tests.fuzz.run $(ARGS)

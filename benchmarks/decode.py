@@ -1,104 +1,86 @@
-"""How fast channel readings are decoded, beside the least that Python must do for the same bytes.
+"""How fast channel readings are decoded, beside the incumbent and beside the least that Python must do.
 
-Both sides take the same frames, each with the readings of 16 channels (1761 bytes a record, one temperature each):
+All sides take the same bytes, as a cycler of 16 channels sends them (1761 bytes a record, one temperature each), in
+both shapes that cyclers use: all records in one frame (`all`), and a frame a record (`each`):
 
 - `stream`: `cti_mqtt.cti.stream.Stream`, from bytes off the wire to named tuples with texts and states;
+- `pycti`: pycti-arbin's `unpack`, frame by frame; only for `each`, since it reads no more than the first record of a
+  frame. It looks at no checksum, and complains of auxiliaries in its log, which is switched off here: that is faster;
 - `floor`: the same checksum over the same bytes, then one `struct.unpack_from` a record into one bare tuple.
 
-Numbers differ from frame to frame as in a running test; texts repeat, as they do on a cycler. Rounds of both sides
+Numbers differ from poll to poll as in a running test; texts repeat, as they do on a cycler. Rounds of all sides
 alternate. What counts is the median of the rounds' ratios: the rates themselves depend on the machine and its load.
-
-Run it with `make bench`, or `python benchmarks/decode.py --json`.
 """
 
-import json
-import statistics
-import struct
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from reporting import machine, machine_line, parsed, parser
+from plan import Plan
+from pyctiarbin import Msg
+from records import COUNT, RECORD, feedback
+from reporting import median, medians_of_ratios
 
-from cti_mqtt.cti.codes import ChannelStatus
 from cti_mqtt.cti.frame import CHECKSUM_SIZE, HEADER, Direction, checksum, stored_checksum
-from cti_mqtt.cti.messages.channels import AuxReading, ChannelRecord, ChannelsInfoFeedback, Extras
-from cti_mqtt.cti.stream import Checksum, Received, Stream, pack_message
+from cti_mqtt.cti.stream import Checksum, Received, Stream
 
 CHANNELS = 16
-FRAMES = 64
-# Written out by hand, so that the floor owes nothing to the project's layout: fixed part, counts, one auxiliary.
-RECORD = struct.Struct("<IhB400s144s100s64s144s400s400sHdd12f14Hff")
-COUNT_SIZE = 4
+POLLS = 64
+Wire = Sequence[Sequence[bytes]]  # by poll: its frames
+Decode = Callable[[Wire], int]
 
 
-def frames() -> list[bytes]:
-    """Successive answers to "all channels"."""
-    return [
-        pack_message(ChannelsInfoFeedback(tuple(_record(channel, poll) for channel in range(CHANNELS))))
-        for poll in range(FRAMES)
-    ]
-
-
-def _record(channel: int, poll: int) -> ChannelRecord:
-    voltage, current = 3.6 + 0.001 * poll + 0.01 * channel, 1.5
-    return ChannelRecord(
-        channel=channel,
-        status=ChannelStatus.CHARGE,
-        comm_failure=False,
-        schedule="CCCV.sdx",
-        test_name=f"cell-{channel}",
-        exit_condition="N/A",
-        step_and_cycle="[1] 2: CC, C-Rate",
-        barcode=f"B{channel:06}",
-        can_config="",
-        smb_config="",
-        master_channel=channel,
-        test_time=60.0 + poll,
-        step_time=30.0 + poll,
-        voltage=voltage,
-        current=current,
-        power=voltage * current,
-        charge_capacity=0.0004 * poll,
-        discharge_capacity=0.0,
-        charge_energy=0.0015 * poll,
-        discharge_energy=0.0,
-        internal_resistance=0.02,
-        dvdt=0.001,
-        acr=0.0,
-        aci=0.0,
-        aci_phase=0.0,
-        extras=Extras({"temperature": (AuxReading(25.0 + 0.01 * poll, 0.01),)}),
-    )
-
-
-def decode_stream(wire: Sequence[bytes]) -> int:
-    """Everything through the stream; how many records came out."""
+def decode_stream(wire: Wire) -> int:
+    """Everything through the stream, a poll at a time as it comes off a socket; how many records came out."""
     stream = Stream(Direction.FEEDBACK)
     count = 0
-    for frame in wire:
-        for event in stream.feed(frame):
+    for frames in wire:
+        for event in stream.feed(b"".join(frames)):
             if not isinstance(event, Received) or event.checksum is not Checksum.GOOD:
                 raise AssertionError(f"a sound frame came out as {event}")
             count += len(event.message.records)
     return count
 
 
-def decode_floor(wire: Sequence[bytes]) -> int:
-    """The least: checksum and one tuple a record."""
-    unpack_from, size = RECORD.unpack_from, RECORD.size
+def decode_pycti(wire: Wire) -> int:
+    """The same frames through pycti-arbin."""
+    unpack = Msg.ChannelInfo.Server.unpack
     count = 0
-    for frame in wire:
-        if checksum(memoryview(frame)[:-CHECKSUM_SIZE]) != stored_checksum(frame):
-            raise AssertionError("a sound frame has a wrong checksum")
-        records = [
-            unpack_from(frame, offset) for offset in range(HEADER.size + COUNT_SIZE, len(frame) - CHECKSUM_SIZE, size)
-        ]
-        count += len(records)
+    for frames in wire:
+        for frame in frames:
+            if not unpack(frame):
+                raise AssertionError("a sound frame brought nothing")
+            count += 1
     return count
 
 
-def rate(decode: Callable[[Sequence[bytes]], int], wire: Sequence[bytes], seconds: float) -> float:
+def decode_floor(wire: Wire) -> int:
+    """The least: checksum and one tuple a record."""
+    unpack_from, size = RECORD.unpack_from, RECORD.size
+    count = 0
+    for frames in wire:
+        for frame in frames:
+            if checksum(memoryview(frame)[:-CHECKSUM_SIZE]) != stored_checksum(frame):
+                raise AssertionError("a sound frame has a wrong checksum")
+            offsets = range(HEADER.size + COUNT.size, len(frame) - CHECKSUM_SIZE, size)
+            count += len([unpack_from(frame, offset) for offset in offsets])
+    return count
+
+
+SHAPES: dict[str, tuple[Wire, dict[str, Decode]]] = {
+    "each": (
+        [[feedback(range(channel, channel + 1), poll) for channel in range(CHANNELS)] for poll in range(POLLS)],
+        {"stream": decode_stream, "pycti": decode_pycti, "floor": decode_floor},
+    ),
+    "all": (
+        [[feedback(range(CHANNELS), poll)] for poll in range(POLLS)],
+        {"stream": decode_stream, "floor": decode_floor},
+    ),
+}
+
+
+def rate(decode: Decode, wire: Wire, seconds: float) -> float:
     """Records a second, over at least `seconds`."""
     count, began = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - began) < seconds:
@@ -106,39 +88,30 @@ def rate(decode: Callable[[Sequence[bytes]], int], wire: Sequence[bytes], second
     return count / elapsed
 
 
-def measure(rounds: int, seconds: float) -> dict[str, Any]:
-    """Alternate both sides; medians, and every round."""
-    wire = frames()
-    for decode in (decode_stream, decode_floor):  # also warms up
-        if decode(wire) != CHANNELS * FRAMES:
-            raise AssertionError("records were lost")
-    pairs = [(rate(decode_stream, wire, seconds), rate(decode_floor, wire, seconds)) for _ in range(rounds)]
-    ratios = [stream / floor for stream, floor in pairs]
-    return {
-        "stream_records_per_s": round(statistics.median(stream for stream, _ in pairs)),
-        "floor_records_per_s": round(statistics.median(floor for _, floor in pairs)),
-        "stream_to_floor": round(statistics.median(ratios), 4),
-        "stream_to_floor_rounds": [round(ratio, 4) for ratio in ratios],
-        "record_bytes": RECORD.size,
-        "channels": CHANNELS,
-        "machine": machine(),
-    }
+def measure(plan: Plan) -> dict[str, Any]:
+    """Both shapes; medians, and every round."""
+    shapes = {}
+    logging.getLogger("pyctiarbin").setLevel(logging.CRITICAL)
+    for name, (wire, sides) in SHAPES.items():
+        for decode in sides.values():  # also warms up
+            if decode(wire) != CHANNELS * POLLS:
+                raise AssertionError("records were lost")
+        rounds = [
+            {side: rate(decode, wire, plan.seconds) for side, decode in sides.items()} for _ in range(plan.rounds)
+        ]
+        rates = {f"{side}_records_per_s": round(median(rounds, side)) for side in sides}
+        shapes[name] = {**rates, **medians_of_ratios(rounds, "stream", [side for side in sides if side != "stream"])}
+    return {"shapes": shapes, "record_bytes": RECORD.size, "channels": CHANNELS}
 
 
-def main() -> None:
-    """Measure and print."""
-    options = parsed(parser("Readings decoded per second, beside the floor.", rounds=7, seconds=0.5))
-    found = measure(options.rounds, options.seconds)
-    if options.json:
-        print(json.dumps(found, indent=2))
-        return
-    stream, floor, ratio = found["stream_records_per_s"], found["floor_records_per_s"], found["stream_to_floor"]
-    print(machine_line(found["machine"]))
-    print(f"{options.rounds} rounds of {options.seconds:g} s a side, {CHANNELS} records of {RECORD.size} bytes a frame")
-    print(f"stream  {stream:>10,} records/s   bytes to typed readings")
-    print(f"floor   {floor:>10,} records/s   checksum and one struct.unpack_from a record")
-    print(f"ratio   {ratio:>10}             median of the rounds' ratios (1 would be the floor itself)")
-
-
-if __name__ == "__main__":
-    main()
+def lines(found: dict[str, Any]) -> list[str]:
+    """The same for people."""
+    said = {"each": "a frame a record", "all": f"{found['channels']} records a frame"}
+    text = [f"records of {found['record_bytes']} bytes, decoded per second"]
+    for name, shape in found["shapes"].items():
+        text += ["", f"{said[name]}:"]
+        for side in ("stream", "pycti", "floor"):
+            if f"{side}_records_per_s" in shape:
+                ratio = "" if side == "stream" else f"   stream to {side}: ratio {shape[f'stream_to_{side}']:.3f}"
+                text.append(f"  {side:<8}{shape[f'{side}_records_per_s']:>10,}{ratio}")
+    return text

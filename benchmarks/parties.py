@@ -1,4 +1,4 @@
-"""The processes around a measurement of latency: a broker, a simulated cycler, the bridge, an echo.
+"""The processes around a measurement: a broker, simulated cyclers, the bridge, an echo, and whom it is compared with.
 
 Each is a process of its own, as in a lab; each ends with its `with` block.
 """
@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from counts import Counts
+
 HOST = "127.0.0.1"
 USER = PASSWORD = "admin"  # noqa: S105  # the simulator's default
 CYCLER = "bench"
@@ -24,34 +26,42 @@ END_S = 10.0
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])  # where Debian has it
 
 
+def states(cycler: str = CYCLER) -> str:
+    """The topics of readings. Each side has its own: what one left in the broker must not count for the next."""
+    return f"{BASE}/{cycler}/channel/+/state"
+
+
 class PartyError(Exception):
     """Somebody that is needed for the measurement is not there."""
 
 
-def find_mosquitto(given: str | None) -> str:
-    """The broker's program.
+def find(program: str) -> str:
+    """The path of a program that comes with Mosquitto.
 
     Raises:
         PartyError: it is not installed.
     """
-    found = shutil.which(given or "mosquitto", path=SEARCH_PATH)
+    found = shutil.which(program, path=SEARCH_PATH)
     if found is None:
         raise PartyError(
-            f"{given or 'mosquitto'} was not found: latency is measured on a real broker. On Debian and Ubuntu: "
-            "sudo apt-get install mosquitto"
+            f"{program} was not found: all but decoding is measured on a real broker. On Debian and Ubuntu: "
+            "sudo apt-get install mosquitto mosquitto-clients"
         )
     return found
 
 
 @contextmanager
-def broker(program: str, folder: Path, *, nodelay: bool) -> Iterator[int]:
-    """Mosquitto; its port. With `nodelay` it sends every packet at once, else as it does by default."""
+def broker(program: str, folder: Path, *, nodelay: bool = True) -> Iterator[int]:
+    """Mosquitto; its port. It drops nothing, however much waits for a subscriber.
+
+    With `nodelay` it sends every packet at once, else as it does by default.
+    """
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = int(probe.getsockname()[1])
     settings = folder / "mosquitto.conf"
     user = "user root\n" if hasattr(os, "geteuid") and os.geteuid() == 0 else ""
-    sending = f"set_tcp_nodelay {str(nodelay).lower()}\n"
+    sending = f"set_tcp_nodelay {str(nodelay).lower()}\nmax_queued_messages 0\n"
     settings.write_text(f"{user}{sending}listener {port} {HOST}\nallow_anonymous true\n", encoding="utf-8")
     log = folder / "mosquitto.log"
     with _process([program, "-c", str(settings)], log) as process:
@@ -70,7 +80,21 @@ def simulator(channels: int, folder: Path) -> Iterator[int]:
 
 
 @contextmanager
-def bridge(folder: Path, mqtt_port: int, cti_port: int) -> Iterator[Path]:
+def ready_cyclers(
+    folder: Path, channels: int, *, cyclers: int = 1, stamped: bool = False
+) -> Iterator[tuple[list[int], Counts]]:
+    """Cyclers whose answers are ready: their ports, and what they count. For `stamped` see `ready_cyclers.py`."""
+    counts = Counts.create(folder / "counts", cyclers)
+    options = _options(cyclers=cyclers, channels=channels)
+    command = _script("ready_cyclers", str(folder / "counts"), *options)
+    log = folder / "cyclers.log"
+    with _process([*command, "--stamped"] if stamped else command, log) as process:
+        line = _wait_line(process, log, "ports: ")
+        yield [int(port) for port in line.split()[1:]], counts
+
+
+@contextmanager
+def controlling_bridge(folder: Path, mqtt_port: int, cti_port: int) -> Iterator[Path]:
     """The bridge with control on, polling at 1 Hz, with an announced range of values; its data directory."""
     data_dir = folder / "data"
     settings = {
@@ -92,21 +116,74 @@ def bridge(folder: Path, mqtt_port: int, cti_port: int) -> Iterator[Path]:
             }
         },
     }
+    with bridge(folder, settings):
+        yield data_dir
+
+
+@contextmanager
+def bridge(folder: Path, settings: Mapping[str, Any], *, fast: bool = False) -> Iterator[int]:
+    """The bridge; its process id. With `fast` it polls its one cycler as fast as it goes."""
     path = folder / "bridge.yaml"
     path.write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
     log = folder / "bridge.log"
-    with _process(_module("run", "-c", str(path)), log):
+    with _process(_script("fast_bridge", str(path)) if fast else _module("run", "-c", str(path)), log) as process:
         try:
-            yield data_dir
-        except TimeoutError as error:  # somebody waited for the bridge in vain
+            yield process.pid
+        except (TimeoutError, PartyError) as error:  # somebody waited for the bridge in vain
+            raise PartyError(f"{error}; {_tail(log)}") from error
+
+
+def watching(mqtt_port: int, cti_ports: Sequence[int], interval_s: float = 1.0, **publish: Any) -> dict[str, Any]:
+    """Settings of a bridge that only reads; `publish` goes into that section."""
+    return {
+        "mqtt": {"host": HOST, "port": mqtt_port, "base_topic": BASE, "client_id": "cti-mqtt-bench"},
+        "cyclers": {
+            f"{CYCLER}{number or ''}": {"host": HOST, "port": port, "username": USER, "poll_interval_s": interval_s}
+            for number, port in enumerate(cti_ports)
+        },
+        "publish": publish,
+    }
+
+
+@contextmanager
+def incumbent(folder: Path, mqtt_port: int, cti_port: int, *, qos: int, interval_s: float = 0.0) -> Iterator[int]:
+    """pycti-arbin and paho in a loop; its process id."""
+    options = _options(qos=qos, interval=interval_s)
+    log = folder / "incumbent.log"
+    with _process(_script("pycti_loop", str(cti_port), str(mqtt_port), *options), log) as process:
+        try:
+            yield process.pid
+        except PartyError as error:
+            raise PartyError(f"{error}; {_tail(log)}") from error
+
+
+@contextmanager
+def bare_paho(
+    folder: Path,
+    mqtt_port: int,
+    cycler: str,
+    *,
+    channels: int,
+    size: int,
+    qos: int,
+    interval_s: float = 0.0,
+    thread: bool = False,
+) -> Iterator[None]:
+    """Paho with ready payloads of `size` bytes, published as if they were a cycler's."""
+    options = _options(channels=channels, bytes=size, qos=qos, interval=interval_s)
+    log = folder / "bare.log"
+    command = _script("bare_paho", str(mqtt_port), cycler, *options)
+    with _process([*command, "--thread"] if thread else command, log):
+        try:
+            yield
+        except PartyError as error:
             raise PartyError(f"{error}; {_tail(log)}") from error
 
 
 @contextmanager
 def echo(folder: Path, mqtt_port: int, heard: str, said: str, answer_bytes: int) -> Iterator[None]:
     """Somebody who answers each message on one topic on another."""
-    program = str(Path(__file__).with_name("echo.py"))
-    command = [sys.executable, program, HOST, str(mqtt_port), heard, said, str(answer_bytes)]
+    command = _script("echo", HOST, str(mqtt_port), heard, said, str(answer_bytes))
     log = folder / "echo.log"
     with _process(command, log) as process:
         _wait_line(process, log, "ready")
@@ -115,6 +192,14 @@ def echo(folder: Path, mqtt_port: int, heard: str, said: str, answer_bytes: int)
 
 def _module(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "cti_mqtt", *arguments]
+
+
+def _script(name: str, *arguments: str) -> list[str]:
+    return [sys.executable, str(Path(__file__).with_name(f"{name}.py")), *arguments]
+
+
+def _options(**values: float) -> list[str]:
+    return [part for name, value in values.items() for part in (f"--{name}", str(value))]
 
 
 def _environment() -> Mapping[str, Any]:
@@ -127,8 +212,15 @@ def _environment() -> Mapping[str, Any]:
 def _process(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=_environment())  # noqa: S603
-    try:
+    with terminated(process):
         yield process
+
+
+@contextmanager
+def terminated(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """It ends with the block."""
+    try:
+        yield
     finally:
         process.terminate()
         try:

@@ -1,29 +1,39 @@
-"""What the benchmarks share: their options, which are the same for all, and the machine that they ran on."""
+"""What the benchmarks share: how rounds are summed up, and the machine that they ran on."""
 
-import argparse
 import os
 import platform
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cti_mqtt import __version__
 
-
-def parser(description: str, *, rounds: int, seconds: float) -> argparse.ArgumentParser:
-    """The options, with a benchmark's own defaults."""
-    options = argparse.ArgumentParser(description=description)
-    options.add_argument("--rounds", type=int, default=rounds, help=f"of each side, in turn (default {rounds})")
-    options.add_argument("--seconds", type=float, default=seconds, help=f"per round and side (default {seconds:g})")
-    options.add_argument("--json", action="store_true", help="everything as JSON")
-    return options
+Round = Mapping[str, float]
 
 
-def parsed(options: argparse.ArgumentParser) -> argparse.Namespace:
-    """The command line, checked; ends the program where it makes no sense."""
-    found = options.parse_args()
-    if found.rounds < 1 or not 0 < found.seconds < float("inf"):
-        options.error("--rounds must be at least 1 and --seconds more than 0")
+def median(rounds: Sequence[Round], side: str) -> float:
+    """Of one side over all rounds."""
+    return statistics.median(each[side] for each in rounds)
+
+
+def medians_of_ratios(rounds: Sequence[Round], side: str, others: Sequence[str]) -> dict[str, Any]:
+    """`<side>_to_<other>`: the median of the rounds' ratios, and every round's."""
+    found: dict[str, Any] = {}
+    for other in others:
+        ratios = [each[side] / each[other] for each in rounds]
+        found[f"{side}_to_{other}"] = round(statistics.median(ratios), 4)
+        found[f"{side}_to_{other}_rounds"] = [round(ratio, 4) for ratio in ratios]
     return found
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that this share of all does not exceed."""
+    return sorted(values)[min(int(share * len(values)), len(values) - 1)]
+
+
+def ms(seconds: float) -> float:
+    """Milliseconds, to the microsecond."""
+    return round(1000 * seconds, 3)
 
 
 def machine() -> dict[str, Any]:

@@ -13,8 +13,6 @@ Mosquitto as it is installed, which holds back small packets (Nagle's algorithm)
 All the while the bridge polls 128 channels at 1 Hz and publishes what it reads. The bridge has a data directory, so ids
 and audit are on. What counts is the median of the rounds' ratios of `command` to `mqtt` plus `cti`, at p50: the times
 depend on the machine and on what else it does.
-
-Run it with `make bench`, or `python benchmarks/latency.py --json`.
 """
 
 import asyncio
@@ -22,7 +20,6 @@ import itertools
 import json
 import queue
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -33,10 +30,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from paho.mqtt.client import Client, MQTTMessage
-from parties import BASE, CYCLER, HOST, PASSWORD, START_S, USER, PartyError, bridge, broker, echo, find_mosquitto
+from parties import BASE, CYCLER, HOST, PASSWORD, START_S, USER, PartyError, broker, controlling_bridge, echo
 from parties import simulator as simulated_cycler
 from plain_paho import plain_client
-from reporting import machine, machine_line, parsed, parser
+from plan import Plan
+from reporting import ms, percentile
 
 from cti_mqtt.client import Credentials, Cycler, Endpoint
 
@@ -47,7 +45,6 @@ RESULTS = f"{BASE}/{CYCLER}/channel/{CHANNEL}/result"
 PING, PONG = "bench/ping", "bench/pong"
 AVAILABILITY, POLLS = f"{BASE}/bridge/availability", f"{BASE}/{CYCLER}/readings"
 ANSWER_S = 20.0
-WARM_UP = 50  # of each, before it counts
 SIDES = ("command", "mqtt", "cti")
 BROKERS = {"default": False, "nodelay": True}  # whether set_tcp_nodelay is on
 
@@ -181,7 +178,7 @@ async def lab(mosquitto: str, *, nodelay: bool) -> AsyncIterator[tuple[Asker, Cy
         mqtt_port = stack.enter_context(broker(mosquitto, folder, nodelay=nodelay))
         cti_port = stack.enter_context(simulated_cycler(CHANNELS, folder))
         asker = stack.enter_context(Asker(mqtt_port))
-        stack.enter_context(bridge(folder, mqtt_port, cti_port))
+        stack.enter_context(controlling_bridge(folder, mqtt_port, cti_port))
         asker.wait(AVAILABILITY, b"online")
         asker.wait(POLLS)
         asker.quiet()
@@ -194,22 +191,20 @@ async def lab(mosquitto: str, *, nodelay: bool) -> AsyncIterator[tuple[Asker, Cy
             yield asker, cycler
 
 
-async def measure(mosquitto: str, rounds: int, seconds: float) -> dict[str, Any]:
+def measure(plan: Plan) -> dict[str, Any]:
     """With both settings of the broker."""
-    brokers = {
-        name: await measure_with(mosquitto, rounds, seconds, nodelay=nodelay) for name, nodelay in BROKERS.items()
-    }
-    return {"brokers": brokers, "channels": CHANNELS, "poll_interval_s": 1.0, "machine": machine()}
+    brokers = {name: asyncio.run(measure_with(plan, nodelay=nodelay)) for name, nodelay in BROKERS.items()}
+    return {"brokers": brokers, "channels": CHANNELS, "poll_interval_s": 1.0}
 
 
-async def measure_with(mosquitto: str, rounds: int, seconds: float, *, nodelay: bool) -> dict[str, Any]:
+async def measure_with(plan: Plan, *, nodelay: bool) -> dict[str, Any]:
     """All rounds; what they say together, and each."""
-    async with lab(mosquitto, nodelay=nodelay) as (asker, cycler):
-        for _ in range(WARM_UP):
+    async with lab(plan.mosquitto, nodelay=nodelay) as (asker, cycler):
+        for _ in range(plan.warm_up):
             command_s(asker)
             mqtt_s(asker)
             await cti_s(cycler)
-        found = [await one_round(asker, cycler, seconds) for _ in range(rounds)]
+        found = [await one_round(asker, cycler, plan.seconds) for _ in range(plan.rounds)]
         remembers = _remembers_ids(asker)
     return {**summary(found), "ids": remembers}
 
@@ -221,11 +216,6 @@ def _remembers_ids(asker: Asker) -> bool:
     return bool(json.loads(asker.ask(f"{COMMANDS}/set_mv", command, RESULTS)[1])["duplicate"])
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value that this share of all does not exceed."""
-    return sorted(values)[min(int(share * len(values)), len(values) - 1)]
-
-
 def summary(rounds: Sequence[dict[str, list[float]]]) -> dict[str, Any]:
     """p50 and the ratio as medians over the rounds; p99 over all that was measured."""
     p50 = {side: [statistics.median(each[side]) for each in rounds] for side in SIDES}
@@ -234,52 +224,34 @@ def summary(rounds: Sequence[dict[str, list[float]]]) -> dict[str, Any]:
     sums = [mqtt + cti for mqtt, cti in zip(p50["mqtt"], p50["cti"], strict=True)]
     result: dict[str, Any] = {}
     for side in SIDES:
-        result[f"{side}_p50_ms"] = _ms(statistics.median(p50[side]))
-        result[f"{side}_p99_ms"] = _ms(percentile(everything[side], 0.99))
+        result[f"{side}_p50_ms"] = ms(statistics.median(p50[side]))
+        result[f"{side}_p99_ms"] = ms(percentile(everything[side], 0.99))
         result[f"{side}_count"] = len(everything[side])
     return {
         **result,
-        "sum_p50_ms": _ms(statistics.median(sums)),
-        "sum_p99_ms": _ms(percentile(everything["mqtt"], 0.99) + percentile(everything["cti"], 0.99)),
+        "sum_p50_ms": ms(statistics.median(sums)),
+        "sum_p99_ms": ms(percentile(everything["mqtt"], 0.99) + percentile(everything["cti"], 0.99)),
         "command_to_sum_p50": round(statistics.median(ratios), 3),
         "command_to_sum_p50_rounds": [round(ratio, 3) for ratio in ratios],
     }
 
 
-def _ms(seconds: float) -> float:
-    return round(1000 * seconds, 3)
-
-
-def main() -> None:
-    """Measure and print."""
-    arguments = parser("From command topic to result, beside the bare round trips.", rounds=5, seconds=2.0)
-    arguments.add_argument("--mosquitto", help="the broker's program (default: the one that is installed)")
-    options = parsed(arguments)
-    try:
-        found = asyncio.run(measure(find_mosquitto(options.mosquitto), options.rounds, options.seconds))
-    except PartyError as error:
-        sys.exit(f"no latency measured: {error}")
-    if options.json:
-        print(json.dumps(found, indent=2))
-        return
-    print(machine_line(found["machine"]))
-    print(f"{options.rounds} rounds of {options.seconds:g} s a side, {CHANNELS} channels polled at 1 Hz")
+def lines(found: dict[str, Any]) -> list[str]:
+    """The same for people."""
+    text = [f"a command, while {found['channels']} channels are polled at 1 Hz"]
     for name, of_broker in found["brokers"].items():
-        print_one(name, of_broker)
+        text += ["", *_lines_of(name, of_broker)]
+    return text
 
 
-def print_one(name: str, found: dict[str, Any]) -> None:
+def _lines_of(name: str, found: dict[str, Any]) -> list[str]:
     """What was found with one setting of the broker."""
     ids = "are" if found["ids"] else "are NOT"
     setting = "set_tcp_nodelay true" if BROKERS[name] else "as it is installed"
-    print(f"\nMosquitto {setting}; ids {ids} remembered")
-    print("             p50         p99")
+    text = [f"Mosquitto {setting}; ids {ids} remembered", "             p50         p99"]
     what = ("command topic to result", "to an echo and back", "to the cycler and back")
     for side, said in zip(SIDES, what, strict=True):
-        print(f"{side:<8}{found[f'{side}_p50_ms']:>8} ms {found[f'{side}_p99_ms']:>8} ms   {said}")
-    print(f"sum     {found['sum_p50_ms']:>8} ms {found['sum_p99_ms']:>8} ms   mqtt and cti")
-    print(f"ratio   {found['command_to_sum_p50']:>8}                 command to sum at p50, median of the rounds")
-
-
-if __name__ == "__main__":
-    main()
+        text.append(f"{side:<8}{found[f'{side}_p50_ms']:>8} ms {found[f'{side}_p99_ms']:>8} ms   {said}")
+    text.append(f"sum     {found['sum_p50_ms']:>8} ms {found['sum_p99_ms']:>8} ms   mqtt and cti")
+    text.append(f"ratio   {found['command_to_sum_p50']:>8}                 command to sum at p50, median of the rounds")
+    return text
