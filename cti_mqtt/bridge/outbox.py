@@ -8,7 +8,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 MOST_LOSSES = 5
 LARGE = 1024  # bytes of a retained payload; a smaller one is not why a connection was lost
@@ -19,9 +19,8 @@ MAX_RETAINED_BYTES = 256 * 1024 * 1024
 MOST_AT_ONCE = 500  # messages that are handed over before others get their turn
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """Something to publish.
+class Message(NamedTuple):
+    """Something to publish; a named tuple, since there is one for each channel of each poll.
 
     Attributes:
         expiry_s: how long it is worth having (MQTT 5 only).
@@ -139,7 +138,7 @@ class Outbox:
         self._suspect(next((message for message in messages if message.qos), None))
         lost = [message for message in messages if message.keep and message.qos and not message.retain]
         if lost:
-            lost[0] = replace(lost[0], losses=lost[0].losses + 1)
+            lost[0] = lost[0]._replace(losses=lost[0].losses + 1)
             if lost[0].losses >= MOST_LOSSES:  # it may be why: a message that the broker will not take
                 self.dropped += 1
                 self._on_drop(1, f"{MOST_LOSSES} connections were lost over it; it was for {lost[0].topic}")
@@ -153,7 +152,7 @@ class Outbox:
         if oldest is None or len(oldest.payload) <= LARGE or self._retained.get(oldest.topic) is not oldest:
             return
         if oldest.losses + 1 < MOST_LOSSES:
-            self._retained[oldest.topic] = replace(oldest, losses=oldest.losses + 1)
+            self._retained[oldest.topic] = oldest._replace(losses=oldest.losses + 1)
             return
         self.dropped += 1
         self.forget(oldest.topic)

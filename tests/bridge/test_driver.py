@@ -16,8 +16,9 @@ from paho.mqtt.exception import MalformedPacket
 
 from cti_mqtt.bridge.mqtt import driver as driver_module
 from cti_mqtt.bridge.mqtt import link as link_module
-from cti_mqtt.bridge.mqtt.reading import CHUNK, LONGEST_COMMAND, ReadingClient
+from cti_mqtt.bridge.mqtt.reading import LONGEST_COMMAND, ReadingClient
 from cti_mqtt.bridge.mqtt.session import Subscription
+from cti_mqtt.bridge.mqtt.writing import CHUNK
 from cti_mqtt.bridge.outbox import Message
 from cti_mqtt.client import Backoff
 from cti_mqtt.config import Mqtt, Tls

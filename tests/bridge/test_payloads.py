@@ -8,10 +8,10 @@ import sys
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from cti_mqtt.bridge import payloads
 from cti_mqtt.bridge.bus import Happening, Quality, Reading
+from cti_mqtt.bridge.fragments import Fragments
 from cti_mqtt.cti.codes import ChannelStatus
 from cti_mqtt.cti.messages.channels import AuxReading, BmsReading, ChannelRecord, Extras, SmbReading
 from tests.cti.strategies import CHANNEL_RECORDS
@@ -67,6 +67,11 @@ READING = Reading(7, RECORD, Quality.GOOD, "2026-01-02T03:04:05.678Z", 991)
 BOOT = "5f2c9a01d4e6b7c8"
 
 
+def fragment(reading: Reading) -> bytes:
+    (text,) = Fragments()("arbin1", [reading])
+    return text
+
+
 def _refuse(constant: str) -> None:
     raise AssertionError(f"{constant} is not JSON")
 
@@ -79,13 +84,13 @@ def strict(payload: bytes) -> dict[str, object]:
 
 def test_the_contracts_example() -> None:
     expected = json.loads(CONTRACT_EXAMPLE)
-    body = strict(payloads.state(BOOT, READING, payloads.fragment(READING)))
+    body = strict(payloads.state(BOOT, READING, fragment(READING)))
     assert body == expected
     assert list(body) == list(expected)
 
 
 def test_readings_hold_what_state_holds() -> None:
-    (payload,) = payloads.readings(READING.ts, BOOT, 991, [payloads.fragment(READING)])
+    (payload,) = payloads.readings(READING.ts, BOOT, 991, [fragment(READING)])
     body = strict(payload)
     assert {**{key: body[key] for key in ("ts", "boot", "seq")}, **body["channels"][0]} == json.loads(CONTRACT_EXAMPLE)  # type: ignore[index]
 
@@ -93,26 +98,13 @@ def test_readings_hold_what_state_holds() -> None:
 @given(CHANNEL_RECORDS)
 def test_any_record_is_strict_json(record: ChannelRecord) -> None:
     reading = Reading(1, record, Quality.GOOD, READING.ts, 1)
-    strict(payloads.state(BOOT, reading, payloads.fragment(reading)))
+    strict(payloads.state(BOOT, reading, fragment(reading)))
 
 
 def test_what_is_no_number_is_null() -> None:
     record = RECORD._replace(voltage=math.nan, current=math.inf, test_time=-math.inf)
-    body = strict(payloads.fragment(Reading(7, record, Quality.GOOD, "", 1)))
+    body = strict(fragment(Reading(7, record, Quality.GOOD, "", 1)))
     assert (body["voltage_v"], body["current_a"], body["test_time_s"]) == (None, None, None)
-
-
-@given(st.floats(width=32, allow_nan=False))
-def test_floats_keep_their_value_in_the_fewest_digits(value: float) -> None:
-    short = payloads.shortest_float(value)
-    if math.isfinite(value):
-        assert f32(short) == value
-    assert len(repr(short)) <= len(repr(value))
-
-
-@pytest.mark.parametrize("text", ["3.7012", "0.1", "16777216.0", "3.4028235e+38", "-2.5", "25.1", "0.0"])
-def test_floats_as_people_write_them(text: str) -> None:
-    assert payloads.shortest_float(f32(float(text))) == float(text)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +123,7 @@ def test_step_and_cycle(text: str, expected: tuple[object, ...]) -> None:
 
 class TestSplitting:
     def test_parts_hold_everything_in_order_and_keep_the_limit(self) -> None:
-        fragments = [payloads.fragment(Reading(n, RECORD, Quality.GOOD, "", 1)) for n in range(1, 41)]
+        fragments = [fragment(Reading(n, RECORD, Quality.GOOD, "", 1)) for n in range(1, 41)]
         parts = list(payloads.readings(READING.ts, BOOT, 5, fragments, 4096))
         bodies = [strict(part) for part in parts]
         assert max(map(len, parts)) <= 4096
@@ -141,11 +133,11 @@ class TestSplitting:
         assert [each["channel"] for body in bodies for each in body["channels"]] == list(range(1, 41))  # type: ignore[attr-defined]
 
     def test_one_message_says_nothing_of_parts(self) -> None:
-        (payload,) = payloads.readings(READING.ts, BOOT, 5, [payloads.fragment(READING)], 4096)
+        (payload,) = payloads.readings(READING.ts, BOOT, 5, [fragment(READING)], 4096)
         assert "parts" not in strict(payload)
 
     def test_a_channel_larger_than_the_limit_stands_alone(self) -> None:
-        fragments = [payloads.fragment(READING)] * 2
+        fragments = [fragment(READING)] * 2
         assert len(list(payloads.readings(READING.ts, BOOT, 5, fragments, 100))) == 2
 
 

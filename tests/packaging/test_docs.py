@@ -14,9 +14,9 @@ from pydantic import BaseModel
 from typer.core import TyperCommand, TyperGroup
 
 from cti_mqtt import config, errors
-from cti_mqtt.bridge.bus import Quality
+from cti_mqtt.bridge.bus import Quality, Reading
+from cti_mqtt.bridge.fragments import Fragments
 from cti_mqtt.bridge.orders import ORDERS
-from cti_mqtt.bridge.payloads import reading_fields
 from cti_mqtt.cli import app
 from cti_mqtt.cti.messages.channels import RECORD
 from tests.support.programs import ROOT
@@ -171,7 +171,8 @@ BRIDGE_SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "
 def test_the_shown_reading_has_the_fields_of_a_reading() -> None:
     shown = json.loads(next(fenced(ROOT / "docs/topics.md", "json")))
     record, _ = RECORD.unpack_from(bytes(RECORD.min_size), 0)
-    assert list(shown) == ["ts", "boot", "seq", *reading_fields(1, record, Quality.GOOD)]
+    (text,) = Fragments()("arbin1", [Reading(1, record, Quality.GOOD, "", 1)])
+    assert list(shown) == ["ts", "boot", "seq", *json.loads(text)]
 
 
 def test_every_reason_for_a_refusal_is_told() -> None:

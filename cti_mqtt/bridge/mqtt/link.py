@@ -11,7 +11,6 @@ import logging
 import random
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 from paho.mqtt.client import Client
@@ -105,7 +104,7 @@ class MqttLink:
         self._patient_wait_s = patient_wait_s
         self._troubles = Troubles(on_fault)
         self._takeovers = Takeovers()
-        self._client: Client | None = None
+        self._client: ReadingClient | None = None
         self._session: Session | None = None
         self._outbox = Outbox(self._is_open, self._hand_over, on_drop=self._troubles.dropped)
         self._draining = False
@@ -170,7 +169,7 @@ class MqttLink:
             settled: called once, if it was handed over; with `SUSPECT` where the message may be why the connection was
                 lost, so that the caller can give it up after some of these.
         """
-        message = replace(message, keep=False)
+        message = message._replace(keep=False)
         return self._is_open(message) and self._hand_over(message, settled)
 
     def retract(self, topic: str, settled: Settled) -> bool:
@@ -289,7 +288,7 @@ class MqttLink:
             self._end(session)
             await asyncio.shield(part(client, driver))
 
-    async def _accepted_session(self, client: Client, session: Session, where: str) -> str:
+    async def _accepted_session(self, client: ReadingClient, session: Session, where: str) -> str:
         """A connection that the broker accepted, to its end; why it ended."""
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -363,7 +362,7 @@ class MqttLink:
         elif self._hears_commands and session is self._session:
             self._on_commands()
 
-    def _begin(self, client: Client, session: Session, where: str, *, heard_commands: bool) -> None:
+    def _begin(self, client: ReadingClient, session: Session, where: str, *, heard_commands: bool) -> None:
         self._client, self._session = client, session
         if heard_commands != self._hears_commands:  # switched while it connected
             self._switch_commands(client, session)

@@ -4,13 +4,14 @@ import socket
 from functools import lru_cache
 from typing import Any
 
-from paho.mqtt.client import Client, MQTTMessageInfo
+from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from cti_mqtt.bridge.mqtt.reading import LONGEST_COMMAND, ReadingClient
 from cti_mqtt.bridge.mqtt.session import MOST_IN_PAHO
+from cti_mqtt.bridge.mqtt.writing import Info
 from cti_mqtt.bridge.outbox import Message
 from cti_mqtt.config import Mqtt, missing_files
 
@@ -62,25 +63,18 @@ def connect(client: Client, settings: Mqtt) -> None:
     client.connect(settings.host, settings.port, settings.keepalive_s, clean_start=True, properties=properties)
 
 
-def publish(client: Client, message: Message, *, protocol_5: bool) -> MQTTMessageInfo:
+def publish(client: ReadingClient, message: Message, *, protocol_5: bool) -> Info:
     """Give a message to paho, which sends it when it can."""
-    properties = _properties(message) if protocol_5 else None
-    return client.publish(message.topic, message.payload, message.qos, message.retain, properties=properties)
+    properties = _properties(message.expiry_s, message.correlation) if protocol_5 else None
+    if message.qos:
+        return client.publish(message.topic, message.payload, message.qos, message.retain, properties=properties)
+    packed = properties.pack() if properties else b""
+    return client.publish_unconfirmed(message.topic, message.payload, retain=message.retain, properties=packed)
 
 
 def packet_size(message: Message) -> int:
     """How large its packet is at most, in bytes."""
     return len(message.payload) + len(message.topic.encode()) + len(message.correlation or b"") + PACKET_OVERHEAD
-
-
-def _properties(message: Message) -> Properties | None:
-    if message.correlation is None:
-        return None if message.expiry_s is None else _expiry(message.expiry_s)
-    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    if message.expiry_s is not None:
-        properties.MessageExpiryInterval = message.expiry_s
-    properties.CorrelationData = message.correlation
-    return properties
 
 
 class _PackedOnce(Properties):
@@ -91,14 +85,17 @@ class _PackedOnce(Properties):
     def pack(self) -> bytes:
         """As bytes."""
         if not self._packed:
-            object.__setattr__(self, "_packed", super().pack())  # type: ignore[no-untyped-call]
+            object.__setattr__(self, "_packed", bytes(super().pack()))  # type: ignore[no-untyped-call]
         return self._packed
 
 
 @lru_cache(maxsize=64)
-def _expiry(expiry_s: int) -> Properties:
+def _properties(expiry_s: int | None, correlation: bytes | None) -> _PackedOnce:
     properties = _PackedOnce(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    properties.MessageExpiryInterval = expiry_s
+    if expiry_s is not None:
+        properties.MessageExpiryInterval = expiry_s
+    if correlation is not None:
+        properties.CorrelationData = correlation
     return properties
 
 

@@ -1,57 +1,28 @@
 """What paho makes of bytes from the broker, where that is not good enough for a client that must stay connected."""
 
-from collections.abc import Callable
 from typing import Any
 
 from paho.mqtt import properties
-from paho.mqtt.client import Client
-from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.exception import MalformedPacket
 from paho.mqtt.reasoncodes import ReasonCode
 
+from cti_mqtt.bridge.mqtt.writing import CHUNK, PUBLISH, WritingClient
+
 LONGEST_COMMAND = 256 * 1024  # of a packet, in bytes; four times as much as any command may have
-CHUNK = 64 * 1024  # of the socket, in bytes
-PUBLISH = 0x30
 FEFF = "\ufeff".encode()
 
 
-class ReadingClient(Client):
+class ReadingClient(WritingClient):
     """Keeps no more than the beginning of a message that is too long, and reads on behind it.
 
     A payload of 200 MB would cost five times as much memory. Not to be sent any is what CONNECT's maximum packet size
     is for, but after twenty that Mosquitto 2.0.11 kept back, it sent nothing more, no stop either.
 
-    It sends all that waits together, not a packet at a time; and says what became of a message only where the broker
-    does: for one of QoS 0 paho would make up an answer, at a cost of more than all the rest.
-
     Attributes:
         longest: how much of a PUBLISH is kept, in bytes; None keeps all.
-        on_acknowledged: called like `on_publish`, for messages of QoS 1.
     """
 
     longest: int | None = None
-    on_acknowledged: Callable[[Client, Any, int, ReasonCode, properties.Properties], None] | None = None
-    _sent_ahead = 0  # bytes of packets that paho has not come to yet
-
-    def _sock_send(self, buf: bytes | bytearray) -> int:
-        """Called by paho for the first packet that waits: those behind it go with it, and are there when it asks."""
-        if not self._sent_ahead:
-            together = bytearray(buf)
-            for packet in self._out_packet:
-                if len(together) >= CHUNK:
-                    break
-                together += packet["packet"][packet["pos"] :]
-            self._sent_ahead = super()._sock_send(together)
-        sent = min(self._sent_ahead, len(buf))
-        self._sent_ahead -= sent
-        return sent
-
-    def _do_on_publish(self, mid: int, reason_code: ReasonCode, properties: properties.Properties) -> MQTTErrorCode:
-        """Called by paho when a message was acknowledged."""
-        if self.on_acknowledged:
-            with self._in_callback_mutex:
-                self.on_acknowledged(self, None, mid, reason_code, properties)
-        return super()._do_on_publish(mid, reason_code, properties)
 
     def _sock_recv(self, bufsize: int) -> bytes:
         """Called by paho: it asks for all that is missing of a packet, and appends what it gets to what it has."""

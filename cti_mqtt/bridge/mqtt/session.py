@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTMessageInfo
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
@@ -18,6 +18,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from cti_mqtt.bridge.mqtt.driver import Driver
 from cti_mqtt.bridge.mqtt.reading import ReadingClient
 from cti_mqtt.bridge.mqtt.reasons import SESSION_TAKEN_OVER, Refusal
+from cti_mqtt.bridge.mqtt.writing import Info
 from cti_mqtt.bridge.outbox import Message
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class Session:
     lasted_s: float = 0.0
     answers: dict[int, Callable[[str | None], None]] = field(default_factory=dict)
     max_packet: int | None = None
-    pending: deque[tuple[MQTTMessageInfo, Message]] = field(default_factory=deque)
+    pending: deque[tuple[Info, Message]] = field(default_factory=deque)
     pending_bytes: int = 0
     offered: dict[int, Settled] = field(default_factory=dict)
     early: list[Incoming] | None = field(default_factory=list)
@@ -105,7 +106,7 @@ class Session:
         self.early_bytes += len(incoming.payload)
         return True
 
-    def hand_over(self, info: MQTTMessageInfo, message: Message) -> None:
+    def hand_over(self, info: Info, message: Message) -> None:
         """Remember that paho has it."""
         self.pending.append((info, message))
         self.pending_bytes += len(message.payload)

@@ -68,7 +68,7 @@ class PlainOutput:
             case Poll():
                 self._poll(item)
             case StaleReading(cycler, reading):
-                self._states(cycler, [reading], [payloads.fragment(reading)])
+                self._states(cycler, [reading], self._fragments(cycler, [reading]))
             case CyclerState():
                 self._cycler_state(item)
             case ChannelState(cycler, channel, availability):
@@ -94,7 +94,7 @@ class PlainOutput:
     # --- readings ---
 
     def _poll(self, poll: Poll) -> None:
-        fragments = [self._fragments(poll.cycler, reading) for reading in poll.readings]
+        fragments = self._fragments(poll.cycler, poll.readings)
         self._states(poll.cycler, poll.readings, fragments)
         if self._deliver is not None:
             self._deliver(poll, fragments)
