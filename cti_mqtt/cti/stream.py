@@ -6,7 +6,7 @@ bound. What is skipped is reported as an event.
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from cti_mqtt.cti.commands import BY_CLASS, BY_CODE, DEFAULT_BOUND, MessageType
 from cti_mqtt.cti.frame import (
@@ -39,9 +39,8 @@ class Checksum(Enum):
     WRONG = "wrong"
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A message arrived."""
+class Received(NamedTuple):
+    """A message arrived; a named tuple, since there may be one for each channel of each poll."""
 
     message: Any
     checksum: Checksum
@@ -134,7 +133,8 @@ class Stream:
 
     def _next(self) -> Event | None:
         """One step through the buffer: an event, or None where there is nothing to say yet."""
-        self._drop_trailer()
+        if self._trailer is not None:
+            self._drop_trailer()
         if not self._at_token():
             return None
         size, code, extended = self._header()
@@ -152,8 +152,6 @@ class Stream:
         return self._take(end, message_type, verdict, code, extended)
 
     def _drop_trailer(self) -> None:
-        if self._trailer is None:
-            return
         end = self._position + CHECKSUM_SIZE
         if self._buffer[self._position : end] == self._trailer:
             self._misplaces = True
@@ -215,8 +213,7 @@ class Stream:
             return None
         event: Event = ReceivedUnknown(code, extended)
         if message_type:
-            with memoryview(self._buffer) as view:
-                arguments = bytes(view[self._position + HEADER.size : end - CHECKSUM_SIZE])
+            arguments = bytes(self._buffer[self._position + HEADER.size : end - CHECKSUM_SIZE])
             try:
                 event = Received(self._layout(code, message_type).unpack(arguments), verdict)
             except ProtocolError as error:

@@ -309,8 +309,9 @@ class ChannelsInfoFeedbackLayout(Layout[ChannelsInfoFeedback]):
         record: Layout[ChannelRecord] = RECORD,
         record_without_units: Layout[ChannelRecord] = RECORD_WITHOUT_UNITS,
     ) -> None:
-        super().__init__(ChannelsInfoFeedback, replace={"records": CountedRecords(record)})
-        self._without_units = Layout(ChannelsInfoFeedback, replace={"records": CountedRecords(record_without_units)})
+        self._records = CountedRecords(record)
+        self._records_without_units = CountedRecords(record_without_units)
+        super().__init__(ChannelsInfoFeedback, replace={"records": self._records})
 
     def for_one_peer(self) -> "ChannelsInfoFeedbackLayout":
         """One that decodes the texts of a record, most of its bytes, only when they have changed."""
@@ -323,9 +324,16 @@ class ChannelsInfoFeedbackLayout(Layout[ChannelsInfoFeedback]):
             ProtocolError: it is neither.
         """
         try:
-            return super().unpack(buffer)
+            return _all_of(self._records, buffer)
         except ProtocolError as with_units:
             try:
-                return self._without_units.unpack(buffer)
+                return _all_of(self._records_without_units, buffer)
             except ProtocolError:
                 raise with_units from None
+
+
+def _all_of(layout: CountedRecords[ChannelRecord], buffer: bytes) -> ChannelsInfoFeedback:
+    records, end = layout.unpack_from(buffer, 0)
+    if end != len(buffer):
+        raise ProtocolError(f"{len(buffer) - end} bytes too many")
+    return ChannelsInfoFeedback(records)
