@@ -134,7 +134,7 @@ class Stream:
     def _next(self) -> Event | None:
         """One step through the buffer: an event, or None where there is nothing to say yet."""
         if self._trailer is not None:
-            self._drop_trailer()
+            self._drop_trailer(self._trailer)
         if not self._at_token():
             return None
         size, code, extended = self._header()
@@ -151,9 +151,9 @@ class Stream:
             return None
         return self._take(end, message_type, verdict, code, extended)
 
-    def _drop_trailer(self) -> None:
+    def _drop_trailer(self, trailer: bytes) -> None:
         end = self._position + CHECKSUM_SIZE
-        if self._buffer[self._position : end] == self._trailer:
+        if self._buffer[self._position : end] == trailer:
             self._misplaces = True
             self._position = end
         self._trailer = None
