@@ -3,18 +3,21 @@
 It counts for what shows how things stand (`state`), and for nothing that must have every reading.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from math import isnan
 from typing import Any
 
 from cti_mqtt.bridge.bus import CyclerState, Item, Poll, Reading, StaleReading
 from cti_mqtt.bridge.clock import Clock
 from cti_mqtt.bridge.payloads import NUMBERS
-from cti_mqtt.cti.messages.channels import STEADY, BmsReading, ChannelRecord, Extras, SmbReading
+from cti_mqtt.cti.messages.channels import STEADY, AuxReading, BmsReading, ChannelRecord, Extras, SmbReading
 from cti_mqtt.publishing import DeadBands, Publish
 
 _EXTRAS = ChannelRecord._fields.index("extras")
+_Aux = Mapping[str, tuple[AuxReading, ...]]
+_Entry = BmsReading | SmbReading
 
 
 class NewsJudge:
@@ -51,18 +54,23 @@ class NewsJudge:
         return before.extras != after.extras and self._extras_differ(before.extras, after.extras)
 
     def _extras_differ(self, before: Extras, after: Extras) -> bool:
-        if _shape(before) != _shape(after):
+        if before.aux != after.aux and self._aux_differ(before.aux, after.aux):
             return True
-        return (
-            any(
-                moved(was, now, self._aux.get(kind, 0.0))
-                for kind, inputs in after.aux.items()
-                for pairs in zip(before.aux[kind], inputs, strict=True)
-                for was, now in zip(*pairs, strict=True)
-            )
-            or any(_entry_moved(*each, self._bms) for each in zip(before.bms, after.bms, strict=True))
-            or any(_entry_moved(*each, self._smb) for each in zip(before.smb, after.smb, strict=True))
-        )
+        if before.bms != after.bms and _entries_differ(before.bms, after.bms, self._bms):
+            return True
+        return before.smb != after.smb and _entries_differ(before.smb, after.smb, self._smb)
+
+    def _aux_differ(self, before: _Aux, after: _Aux) -> bool:
+        if before.keys() != after.keys():
+            return True
+        for kind, inputs in after.items():
+            known, band = before[kind], self._aux.get(kind, 0.0)
+            if len(known) != len(inputs):
+                return True
+            for was, now in zip(known, inputs, strict=True):
+                if was != now and (moved(was[0], now[0], band) or moved(was[1], now[1], band)):
+                    return True
+        return False
 
 
 def moved(was: float, now: float, band: float) -> bool:
@@ -70,15 +78,14 @@ def moved(was: float, now: float, band: float) -> bool:
     return was != now and not abs(now - was) <= band and not (isnan(was) and isnan(now))
 
 
-def _shape(extras: Extras) -> object:
-    """What cannot change by a little: how many values of which kind, and what they are called."""
-    readings: tuple[BmsReading | SmbReading, ...] = (*extras.bms, *extras.smb)
-    entries = [(entry.index, entry.unit, type(entry.value)) for entry in readings]
-    return {kind: len(inputs) for kind, inputs in extras.aux.items()}, len(extras.bms), entries
+def _entries_differ(before: Sequence[_Entry], after: Sequence[_Entry], band: float) -> bool:
+    return len(before) != len(after) or any(map(_entry_differs, before, after, repeat(band)))
 
 
-def _entry_moved(before: BmsReading | SmbReading, after: BmsReading | SmbReading, band: float) -> bool:
+def _entry_differs(before: _Entry, after: _Entry, band: float) -> bool:
     was, now = before.value, after.value
+    if (before.index, before.unit) != (after.index, after.unit):
+        return True
     if isinstance(was, str) or isinstance(now, str):
         return was != now
     return moved(was, now, band)
