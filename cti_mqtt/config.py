@@ -24,6 +24,8 @@ from pydantic import (
 from cti_mqtt.credentials import filled_in, missing_credentials, name_collisions, read_beside, read_secrets
 from cti_mqtt.cti.codes import META_VARIABLE_COUNT
 from cti_mqtt.errors import ConfigurationError
+from cti_mqtt.publishing import Publish
+from cti_mqtt.section import FiniteNumber, Model, PositiveNumber, Seconds
 from cti_mqtt.validation import describe
 from cti_mqtt.yaml_file import parse_mapping, read_bytes, read_mapping
 
@@ -44,9 +46,6 @@ Verb = Literal[
     "start", "stop", "resume", "continue", "jump", "assign", "set_mv", "release", "message", "schedules", "replay"
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
-PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Seconds = PositiveNumber
-FiniteNumber = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def _base_topic(text: str) -> str:
@@ -59,12 +58,6 @@ def _base_topic(text: str) -> str:
 def _switch(word: str, value: object) -> Any:
     """YAML 1.1 reads a bare `on` or `off` as a truth value; take it for the word."""
     return word if value is (word == "on") else value
-
-
-class Model(BaseModel):
-    """Frozen; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Tls(Model):
@@ -169,16 +162,6 @@ class Cycler(Model):
 def address(cycler: Cycler) -> tuple[str, int]:
     """Where a cycler is; two that have the same are one machine."""
     return cycler.host.lower(), cycler.port
-
-
-class Publish(Model):
-    """Which topics are published."""
-
-    state: bool = True
-    state_qos: Literal[0, 1] = 0
-    values: Literal[False] = False
-    readings: bool = True
-    max_bytes: Annotated[int, Field(ge=1024)] | None = None
 
 
 class Journal(Model):

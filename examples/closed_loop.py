@@ -1,10 +1,10 @@
 """Charge a cell under control from here: each second the current is adapted to its voltage and temperature.
 
 Every write comes with a lease: who dies here is noticed by the bridge, which then takes the current away by itself. So
-this program writes only while it sees good readings; it needs paho-mqtt and nothing else. The schedule must take its
-charge current from MV_UD1, as `ClosedLoop.sdx` of the simulated cycler does; docs/mits-pro.md says how to write one.
-Where the broker asks for a user, set MQTT_USERNAME and MQTT_PASSWORD in the environment, and `--user` where its access
-rules want the name in the topic.
+this program writes only while it sees good readings, and `state` must bring every one: no dead bands in the bridge's
+configuration. It needs paho-mqtt and nothing else. The schedule must take its charge current from MV_UD1, as
+`ClosedLoop.sdx` of the simulated cycler does; docs/mits-pro.md says how to write one. Where the broker asks for a user,
+set MQTT_USERNAME and MQTT_PASSWORD in the environment, and `--user` where its access rules want the name in the topic.
 
 Try it beside `cti-mqtt demo`, and end it in a rough way (`kill -9`) to see the lease run out::
 

@@ -111,6 +111,30 @@ def test_enabled_alone_permits_nothing(tmp_path: Path) -> None:
         ("cyclers: {Arbin: {host: ''}}", "cyclers.Arbin: an id is"),
         (MINIMAL + "publish: {state_qos: 2}", "publish.state_qos: "),
         (MINIMAL + "publish: {max_bytes: 10}", "publish.max_bytes: "),
+        (
+            MINIMAL + "publish: {dead_bands: {voltage: 1}}",
+            "publish.dead_bands.voltage: has no dead band; those that can",
+        ),
+        (
+            MINIMAL + "publish: {dead_bands: {status: 1}}",
+            "can have one: test_time_s, step_time_s, voltage_v, current_a,",
+        ),
+        (MINIMAL + "publish: {dead_bands: {voltage_v: -0.1}}", "publish.dead_bands.voltage_v: "),
+        (MINIMAL + "publish: {dead_bands: {voltage_v: .nan}}", "publish.dead_bands.voltage_v: "),
+        (MINIMAL + "publish: {dead_bands: {voltage_v: .inf}}", "publish.dead_bands.voltage_v: "),
+        (MINIMAL + "publish: {dead_bands: {current_a: 5mA}}", "publish.dead_bands.current_a: must be a number"),
+        (MINIMAL + "publish: {dead_bands: {bms: {V: 1}}}", "publish.dead_bands.bms: must be a number"),
+        (MINIMAL + "publish: {dead_bands: {aux: 0.1}}", "publish.dead_bands.aux: must have keys and values"),
+        (
+            MINIMAL + "publish: {dead_bands: {aux: {heat: 1}}}",
+            "publish.dead_bands.aux.heat: Input should be 'voltage', 't",
+        ),
+        (MINIMAL + "publish: {dead_bands: {aux: {ph: -1}}}", "publish.dead_bands.aux.ph: "),
+        (MINIMAL + "publish: {dead_bands: 0.1}", "publish.dead_bands: must have keys and values of its own"),
+        (MINIMAL + "publish: {heartbeat_s: 0}", "publish.heartbeat_s: "),
+        (MINIMAL + "publish: {heartbeat_s: .inf}", "publish.heartbeat_s: "),
+        (MINIMAL + "publish: {heartbeat_s: 86401}", "publish.heartbeat_s: Input should be less than or equal to 86400"),
+        (MINIMAL + "publish: {heartbeat_s: 1min}", "publish.heartbeat_s: must be a number of seconds without a unit"),
         (MINIMAL + "homeassistant: {}", "homeassistant: unknown key"),
         (MINIMAL + "http: 9464", "http: must be a section such as {port: 9464}"),
         (MINIMAL + "http: {port: x}", "http.port: must be a whole number"),
@@ -128,6 +152,26 @@ def test_enabled_alone_permits_nothing(tmp_path: Path) -> None:
 )
 def test_mistakes(tmp_path: Path, text: str, expected: str) -> None:
     assert any(expected in problem for problem in problems(tmp_path, text))
+
+
+def test_all_mistakes_in_dead_bands_at_once(tmp_path: Path) -> None:
+    text = MINIMAL + "publish: {dead_bands: {volt: 1, amps: 1, power_w: -1, aux: {heat: 1}}, heartbeat_s: -1}"
+    keys = ("dead_bands.volt", "dead_bands.amps", "dead_bands.power_w", "dead_bands.aux.heat", "heartbeat_s")
+    assert {problem.partition(":")[0] for problem in problems(tmp_path, text)} == {f"publish.{key}" for key in keys}
+
+
+@pytest.mark.parametrize(
+    ("text", "silence_s"),
+    [
+        ("", None),
+        ("{dead_bands: null, heartbeat_s: null}", None),
+        ("{dead_bands: {}}", 60),
+        ("{heartbeat_s: 5}", 5),
+        ("{dead_bands: {aux: {temperature: 0.1}}, heartbeat_s: 86400}", 86400),
+    ],
+)
+def test_how_long_a_channel_may_be_silent(tmp_path: Path, text: str, silence_s: float | None) -> None:
+    assert load(write(tmp_path, f"{MINIMAL}publish: {text}"), SECRETS).publish.longest_silence_s == silence_s
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from cti_mqtt import __version__, config
 from cti_mqtt.bridge import payloads
 from cti_mqtt.bridge.bus import Bus, CyclerState, Happening, Item
+from cti_mqtt.bridge.by_exception import ReportByException
 from cti_mqtt.bridge.clock import Clock, SystemClock, stamp
 from cti_mqtt.bridge.commands import Commander
 from cti_mqtt.bridge.delivery import ReadingsPost
@@ -96,7 +97,9 @@ class Bridge:
             lambda name: self._stations[name].settings.poll_interval_s,
         )
         deliver = self._post.take if settings.publish.readings else None
-        plain = PlainOutput(settings, self._topics, self._boot, self._link.publish, deliver)
+        self._report = ReportByException(settings.publish, clock)
+        plain = PlainOutput(settings, self._topics, self._boot, self._report, self._link.publish, deliver)
+        self.bus.subscribe(self._report.follow)
         self.bus.subscribe(plain)
 
         def station(name: str, cycler: config.Cycler) -> Station:
@@ -272,6 +275,7 @@ class Bridge:
     def _link_changed(self, connected: bool, text: str) -> None:  # noqa: FBT001  # the link's callback
         """After the retained topics went out; that commands are heard is said last."""
         if connected:
+            self._report.begin_anew()
             self._publish_info()
             self._health.publish()
             happened = Happening(stamp(self._clock.now()), "broker_connected", f"connected to the broker at {text}")

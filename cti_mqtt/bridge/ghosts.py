@@ -19,8 +19,8 @@ from typing import Protocol
 
 from cti_mqtt.bridge.bus import CyclerState, Item
 from cti_mqtt.bridge.mqtt import LOST, SUSPECT, Settled
-from cti_mqtt.config import Publish
 from cti_mqtt.errors import StorageError
+from cti_mqtt.publishing import Publish
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from cti_mqtt.cli.loops import run_until_signalled
 from cti_mqtt.cli.options import BaseTopic, MqttHost, MqttPort, OptionalConfigFile, Protocol, broker
 
 REFRESH_S = 0.5
-OLD_S = 10.0  # from this age on a reading is shown dim
+OLD_S = 10.0  # from this age on a reading is shown dim, unless bridge and channel are online: then it is only quiet
 COLUMNS = ("cycler", "ch", "status", "test", "step", "V", "A", "degC", "age")
 STATUS_STYLES = {"Charge": "green", "Discharge": "cyan", "Unsafe": "bold red", "Error": "bold red", "Pause": "yellow"}
 
@@ -28,6 +28,7 @@ class Board:
     base: str
     readings: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
     offline: set[str] = field(default_factory=set)
+    polled: set[tuple[str, int]] = field(default_factory=set)
     bridge: str = "not heard of yet"
 
     def hear(self, incoming: Incoming) -> None:
@@ -40,6 +41,9 @@ class Board:
                 (self.offline.discard if incoming.payload == b"online" else self.offline.add)(cycler)
             case [cycler, "channel", channel, "state"] if channel.isascii() and channel.isdigit():
                 self._reading(cycler, int(channel), incoming.payload)
+            case [cycler, "channel", channel, "availability"] if channel.isascii() and channel.isdigit():
+                keep = self.polled.add if incoming.payload == b"online" else self.polled.discard
+                keep((cycler, int(channel)))
 
     def _reading(self, cycler: str, channel: int, payload: bytes) -> None:
         try:
@@ -57,14 +61,16 @@ class Board:
         for column in COLUMNS:
             table.add_column(column, justify="right" if column in {"ch", "V", "A", "degC", "age"} else "left")
         for (cycler, channel), body in sorted(self.readings.items()):
-            table.add_row(*_row(cycler, channel, body, now, offline=cycler in self.offline))
+            lives = not problem and self.bridge == "online" and (cycler, channel) in self.polled
+            table.add_row(*_row(cycler, channel, body, now, offline=cycler in self.offline, lives=lives))
         return table
 
 
-def _row(cycler: str, channel: int, body: dict[str, Any], now: datetime, *, offline: bool) -> list[str]:
+def _row(cycler: str, channel: int, body: dict[str, Any], now: datetime, *, offline: bool, lives: bool) -> list[str]:
     age_s = _age_s(body.get("ts"), now)
     status = str(body.get("status"))
-    dim = offline or body.get("quality") != "good" or (age_s is not None and age_s > OLD_S)
+    old = age_s is not None and age_s > OLD_S and not lives
+    dim = offline or body.get("quality") != "good" or old
     style = "dim" if dim else STATUS_STYLES.get(status, "")
     cells = [
         cycler,
@@ -118,8 +124,8 @@ def watch(
     settings = broker("watch", config, mqtt_host, mqtt_port, base_topic, protocol)
     board = Board(settings.base_topic)
     base = settings.base_topic
-    subscriptions = [f"{base}/bridge/availability", f"{base}/+/availability", f"{base}/+/channel/+/state"]
-    link = MqttLink(settings, board.hear, subscriptions=[Subscription(topic) for topic in subscriptions])
+    below = ("bridge/availability", "+/availability", "+/channel/+/availability", "+/channel/+/state")
+    link = MqttLink(settings, board.hear, subscriptions=[Subscription(f"{base}/{topic}") for topic in below])
 
     async def show(stop: asyncio.Event) -> None:
         task = asyncio.create_task(link.run(), name="mqtt")

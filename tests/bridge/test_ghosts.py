@@ -17,9 +17,9 @@ from cti_mqtt.bridge.bus import CyclerState
 from cti_mqtt.bridge.ghosts import Ghosts, base_of, is_foreign, is_ghost
 from cti_mqtt.bridge.mqtt import LOST, Settled
 from cti_mqtt.bridge.store import Store
-from cti_mqtt.config import Publish
 from cti_mqtt.cti.messages.session import LoginFeedback
 from cti_mqtt.errors import StorageError
+from cti_mqtt.publishing import Publish
 from tests.bridge.bench import until
 from tests.support.brokers import HOST, MOSQUITTO_5, MOSQUITTO_311, BrokerKind, broker_of_kind, needs_mosquitto
 from tests.support.observer import Observer

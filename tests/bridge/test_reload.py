@@ -81,6 +81,8 @@ class TestWhatDiffers:
             ("mqtt.password", "an0ther"),
             ("mqtt.tls", {}),
             ("publish.state", False),
+            ("publish.dead_bands", {"voltage_v": 1}),
+            ("publish.heartbeat_s", 5),
             ("journal.max_age_s", 5),
             ("http", {"port": 9100}),
             ("cyclers.a.host", "192.0.2.9"),

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from cti_mqtt import config
 from cti_mqtt.errors import ConfigurationError
+from cti_mqtt.publishing import DeadBands, Publish
 from tests.support.programs import ROOT
 
 EXAMPLES = ROOT / "examples"
@@ -24,7 +25,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "cyclers.arbin1": config.Cycler,
     "cyclers.arbin1.control": config.Control,
     "cyclers.arbin1.control.limits.1": config.Limit,
-    "publish": config.Publish,
+    "publish": Publish,
     "journal": config.Journal,
 }
 
@@ -53,30 +54,45 @@ def test_every_key_is_there(path: str) -> None:
     assert set(section(path)) == set(MODELS[path].model_fields)
 
 
-def test_every_tls_key_is_there() -> None:
+COMMENTED: dict[tuple[str, ...], type[BaseModel]] = {
+    ("mqtt", "tls"): config.Tls,
+    ("publish", "dead_bands"): DeadBands,
+    ("http",): config.Http,
+}
+
+
+def uncommented(*path: str) -> str:
+    """The file with a section that stands there as a comment."""
     text = (EXAMPLES / "config.yaml").read_text()
-    assert set(re.findall(r"^  #   (\w+):", text, re.MULTILINE)) == set(config.Tls.model_fields)
+    indent = "  " * (len(path) - 1)
+    text, count = re.subn(rf"^{indent}{path[-1]}: null.*\n", "", text, flags=re.MULTILINE)
+    assert count == 1
+    block = re.compile(rf"^{indent}# {path[-1]}:.*\n(?:{indent}#   .*\n)+", re.MULTILINE)
+    text, count = block.subn(lambda found: re.sub(r"^( *)# ", r"\1", found[0], flags=re.MULTILINE), text)
+    assert count == 1
+    return text
 
 
-def test_every_http_key_is_there() -> None:
-    text = (EXAMPLES / "config.yaml").read_text()
-    assert set(re.findall(r"^#   (\w+):", text, re.MULTILINE)) == set(config.Http.model_fields)
+@pytest.mark.parametrize("path", COMMENTED, ids=".".join)
+def test_every_key_of_a_commented_section_is_there(path: tuple[str, ...]) -> None:
+    body: Any = yaml.safe_load(uncommented(*path))
+    for key in path:
+        body = body[key]
+    assert set(body) == set(COMMENTED[path].model_fields)
 
 
-def test_the_commented_http_section_loads(tmp_path: Path) -> None:
-    text = (EXAMPLES / "config.yaml").read_text().replace("http: null", "# ")
-    path = tmp_path / "config.yaml"
-    path.write_text(re.sub(r"^# ?(http:|  \w)", r"\1", text, flags=re.MULTILINE))
-    assert config.load(path, CREDENTIALS).http == config.Http(port=9464)
-
-
-def test_the_commented_tls_section_loads(tmp_path: Path) -> None:
-    text = (EXAMPLES / "config.yaml").read_text().replace("  tls: null", "# ")
-    path = tmp_path / "config.yaml"
-    path.write_text(re.sub(r"^  # ( ?)", r"  \1", text, flags=re.MULTILINE))
-    tls = config.load(path, CREDENTIALS).mqtt.tls
-    assert tls is not None
-    assert tls.ca_file == tmp_path / "ca.pem"
+@pytest.mark.parametrize("path", COMMENTED, ids=".".join)
+def test_a_commented_section_loads(path: tuple[str, ...], tmp_path: Path) -> None:
+    copy = tmp_path / "config.yaml"
+    copy.write_text(uncommented(*path))
+    settings: Any = config.load(copy, CREDENTIALS)
+    for key in path:
+        settings = getattr(settings, key)
+    assert isinstance(settings, COMMENTED[path])
+    if isinstance(settings, config.Http):
+        assert settings == config.Http(port=9464)
+    if isinstance(settings, config.Tls):
+        assert settings.ca_file == tmp_path / "ca.pem"
 
 
 def leaves(model: type[BaseModel]) -> dict[str, Any]:
@@ -151,4 +167,4 @@ def test_all_models_are_looked_at() -> None:
                 waiting += [field.annotation for field in each.model_fields.values()]
         elif isinstance(each, UnionType) or get_args(each):
             waiting += get_args(each)
-    assert seen == {*MODELS.values(), config.Tls, config.Http}
+    assert seen == {*MODELS.values(), *COMMENTED.values()}

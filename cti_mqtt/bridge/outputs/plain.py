@@ -21,11 +21,13 @@ from cti_mqtt.bridge.bus import (
     Schedules,
     StaleReading,
 )
+from cti_mqtt.bridge.by_exception import ReportByException
 from cti_mqtt.bridge.fragments import Fragments
 from cti_mqtt.bridge.outbox import Message
 from cti_mqtt.bridge.topics import Topics
 
 STATE_EXPIRY_S = 60  # at the least: a state that old tells nothing, whoever was to update it
+SILENCES = 3  # a state outlives so many of the longest silences: one that is published late is still there
 
 ONLINE, OFFLINE = b"online", b"offline"
 
@@ -37,6 +39,7 @@ class PlainOutput:
         settings: which topics, how large, and the cyclers' intervals and addresses.
         topics: names.
         boot: this run of the bridge.
+        report: which readings are worth a `state`.
         publish: where the messages go.
         deliver: where polls go, with their readings as JSON, one text a channel; None: nobody wants them.
     """
@@ -46,6 +49,7 @@ class PlainOutput:
         settings: config.Config,
         topics: Topics,
         boot: str,
+        report: ReportByException,
         publish: Callable[[Message], object],
         deliver: Callable[[Poll, Sequence[bytes]], None] | None,
     ) -> None:
@@ -53,6 +57,7 @@ class PlainOutput:
         self._cyclers: Mapping[str, config.Cycler] = settings.cyclers
         self._topics = topics
         self._boot = boot
+        self._report = report
         self._publish = publish
         self._deliver = deliver
         self._fragments = Fragments()
@@ -94,20 +99,26 @@ class PlainOutput:
     # --- readings ---
 
     def _poll(self, poll: Poll) -> None:
-        fragments = self._fragments(poll.cycler, poll.readings)
-        self._states(poll.cycler, poll.readings, fragments)
+        news = self._report.worth_telling(poll) if self._settings.state else ()
+        wanted = news if self._deliver is None else poll.readings
+        fragments = self._fragments(poll.cycler, wanted)
+        self._states(poll.cycler, news, fragments if news is wanted else _bodies(news, wanted, fragments))
         if self._deliver is not None:
             self._deliver(poll, fragments)
 
     def _states(self, cycler: str, readings: Sequence[Reading], bodies: Sequence[bytes]) -> None:
         if not self._settings.state:
             return
-        qos = self._settings.state_qos
-        expiry_s = max(STATE_EXPIRY_S, math.ceil(10 * self._cyclers[cycler].poll_interval_s))
+        qos, expiry_s = self._settings.state_qos, self._state_expiry_s(cycler)
         for reading, body in zip(readings, bodies, strict=True):
             topic = self._topics.channel(cycler, reading.channel, "state")
             payload = payloads.state(self._boot, reading, body)
             self._publish(Message(topic, payload, qos=qos, retain=True, expiry_s=expiry_s))
+
+    def _state_expiry_s(self, cycler: str) -> int:
+        """How long the broker keeps a state; what a channel that lives says at last comes well before that."""
+        between_s = 10 * self._cyclers[cycler].poll_interval_s, SILENCES * (self._report.longest_silence_s or 0.0)
+        return max(STATE_EXPIRY_S, *map(math.ceil, between_s))
 
     # --- the rest ---
 
@@ -140,6 +151,12 @@ class PlainOutput:
         if item.reply_to is not None:
             correlation = item.reply_to.correlation
             self._publish(Message(item.reply_to.topic, body, qos=1, correlation=correlation, urgent=True))
+
+
+def _bodies(news: Sequence[Reading], readings: Sequence[Reading], fragments: Sequence[bytes]) -> list[bytes]:
+    """Of the readings' fragments those of the news."""
+    channels = {reading.channel for reading in news}
+    return [body for reading, body in zip(readings, fragments, strict=True) if reading.channel in channels]
 
 
 def _while_it_stands(body: Mapping[str, Any] | None) -> bytes:
