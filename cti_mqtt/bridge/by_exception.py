@@ -11,7 +11,7 @@ from typing import Any
 
 from cti_mqtt.bridge.bus import CyclerState, Item, Poll, Reading, StaleReading
 from cti_mqtt.bridge.clock import Clock
-from cti_mqtt.bridge.payloads import NUMBERS
+from cti_mqtt.bridge.fragments import NUMBERS
 from cti_mqtt.cti.messages.channels import STEADY, AuxReading, BmsReading, ChannelRecord, Extras, SmbReading
 from cti_mqtt.publishing import DeadBands, Publish
 
