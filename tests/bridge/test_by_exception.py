@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cti_mqtt.bridge.bus import CyclerState, Poll, Quality, Reading, StaleReading
 from cti_mqtt.bridge.by_exception import NewsJudge, ReportByException, moved
-from cti_mqtt.bridge.payloads import NUMBERS
+from cti_mqtt.bridge.fragments import NUMBERS
 from cti_mqtt.cti.codes import ChannelStatus
 from cti_mqtt.cti.messages.channels import (
     AUX_KINDS,
