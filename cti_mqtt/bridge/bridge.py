@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from cti_mqtt import __version__, config
 from cti_mqtt.bridge import payloads
+from cti_mqtt.bridge.beats import free_phase
 from cti_mqtt.bridge.bus import Bus, CyclerState, Happening, Item
 from cti_mqtt.bridge.by_exception import ReportByException
 from cti_mqtt.bridge.clock import Clock, SystemClock, stamp
@@ -103,9 +104,12 @@ class Bridge:
         self.bus.subscribe(plain)
 
         def station(name: str, cycler: config.Cycler) -> Station:
-            return Station(name, cycler, self.bus, clock, backoff())
+            phase = free_phase({other.phase for other in self._stations.values()})
+            return Station(name, cycler, self.bus, clock, backoff(), phase)
 
-        self._stations = {name: station(name, cycler) for name, cycler in settings.cyclers.items()}
+        self._stations: dict[str, Station] = {}
+        for name, cycler in settings.cyclers.items():
+            self._stations[name] = station(name, cycler)
         self._fleet = Fleet(self._stations)
         self._store = Store(settings.data_dir)
         self._ghosts = Ghosts(

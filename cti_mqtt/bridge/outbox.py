@@ -6,7 +6,7 @@
 - QoS 0, not retained, or not worth keeping: dropped and counted.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -71,7 +71,7 @@ class Outbox:
         self._on_drop = on_drop
         self._retained: dict[str, Message] = {}
         self._retained_bytes = 0
-        self._outdated: dict[str, None] = {}
+        self._outdated: OrderedDict[str, None] = OrderedDict()  # its first is found at once, a dict looks past the gone
         self._backlog: deque[Message] = deque()
         self._backlog_bytes = 0
 
@@ -160,7 +160,7 @@ class Outbox:
 
     def begin_anew(self) -> None:
         """A new connection: everything retained is to go out again."""
-        self._outdated = dict.fromkeys(self._retained)
+        self._outdated = OrderedDict.fromkeys(self._retained)
 
     def drain(self, most: int = MOST_AT_ONCE) -> bool:
         """Hand over what waits, as far as it can be: retained topics first, then the backlog in order.

@@ -1,14 +1,15 @@
 """One cycler, kept connected and polled."""
 
 import asyncio
+import contextlib
 import logging
-import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cti_mqtt import config
+from cti_mqtt.bridge.beats import next_beat
 from cti_mqtt.bridge.bus import Bus, CyclerState, Schedules
 from cti_mqtt.bridge.clock import Clock
 from cti_mqtt.bridge.cycler_troubles import PollTroubles
@@ -29,6 +30,7 @@ SCHEDULE_DIRECTORY = "Work"
 SCHEDULE_SUFFIXES = (".sdx", ".sdu")
 A_MOMENT_S = 0.02  # so that a command's result goes out first
 RESTART_WAIT_S = 5.0  # after a bug, not to fill the log
+LOOK_S = 1.0  # how often, at the least, it is looked whether something is missing
 OFTEN = 5  # sessions that begin and end are told so often in ten minutes, beyond that as a number
 
 _AUX_OPTIONS = {"aux": AuxOption.AUXILIARY, "bms": AuxOption.BMS, "smb": AuxOption.SMB}
@@ -93,16 +95,24 @@ class Station:
         bus: where everything is published.
         clock: stamps and ages.
         backoff: how long to wait between connection attempts.
+        phase: which part of an interval its polls are late, 0 to 1; see `beats`.
 
     Attributes:
         info: what the cycler said at its last login; None before the first.
     """
 
     def __init__(
-        self, name: str, settings: config.Cycler, bus: Bus, clock: Clock, backoff: Backoff | None = None
+        self,
+        name: str,
+        settings: config.Cycler,
+        bus: Bus,
+        clock: Clock,
+        backoff: Backoff | None = None,
+        phase: float = 0.0,
     ) -> None:
         self.name = name
         self.settings = settings
+        self.phase = phase
         self.info: LoginFeedback | None = None
         self.counters = Counters()
         self.variables = VariableBook(
@@ -115,7 +125,7 @@ class Station:
         self._open_files = file_connector(name, settings)
         self._supervisor = Supervisor(connector(name, settings), self, backoff)
         self._up = asyncio.Event()
-        self._other_interval = asyncio.Event()
+        self._at_once = asyncio.Event()  # a poll is wanted that does not wait for its beat
         self._last_poll_at: float | None = None
         self._last_failure = ""
         self._notices = Notices(name, bus, clock)
@@ -131,8 +141,7 @@ class Station:
         self.variables.limits = settings.control.limits
         self.book.interval_s = settings.poll_interval_s
         if settings.poll_interval_s != before.poll_interval_s:
-            self._other_interval.set()  # for those that wait now
-            self._other_interval = asyncio.Event()
+            self._at_once.set()
 
     @property
     def _aux(self) -> AuxOption:
@@ -169,6 +178,7 @@ class Station:
         self.book.online(cycler.channels)
         self._troubles.session_began(cycler.noise)
         self._say_connected(before, cycler.info)
+        self._at_once.set()
         self._up.set()
 
     def disconnected(self, reason: CtiMqttError) -> None:
@@ -225,22 +235,24 @@ class Station:
             await asyncio.sleep(RESTART_WAIT_S)
 
     async def _poll_forever(self) -> None:
-        """One poll an interval; a beat that a slow poll misses is skipped, not made up for."""
+        """One poll a beat, and one at once where that is wanted; a beat that a slow poll misses is skipped."""
         loop = asyncio.get_running_loop()
-        due = loop.time()
+        due_s = loop.time()
         while True:
-            if not self._up.is_set():
-                await self._up.wait()
-                due = loop.time()
+            await self._up.wait()
+            if self._at_once.is_set():
+                self._at_once.clear()
+                due_s = loop.time()
             came = await self._poll()
-            interval_s, took_s = self.settings.poll_interval_s, loop.time() - due
-            beats = max(1, math.ceil(took_s / interval_s))
-            due += interval_s * beats
-            self.counters.skipped += beats - 1
+            now_s, interval_s = loop.time(), self.settings.poll_interval_s
+            beat = next_beat(due_s, now_s, interval_s, self.phase)
+            self.counters.skipped += beat.skipped
             if came:
-                self._troubles.took(took_s, interval_s, beats - 1)
-            if await self._interval_changes_before(due):
-                due = loop.time()
+                self._troubles.took(now_s - due_s, interval_s, beat.skipped)
+            due_s = beat.due_s
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due_s):
+                    await self._at_once.wait()
 
     async def _poll(self) -> bool:
         """One poll of all channels; whether it was answered. What a session's end explains is told with that."""
@@ -294,25 +306,15 @@ class Station:
         return self._clock.now().astimezone()
 
     async def _watch_ages(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            if not await self._interval_changes_before(loop.time() + self.settings.poll_interval_s):
-                self._look_around()
+            await asyncio.sleep(min(LOOK_S, self.settings.poll_interval_s))
+            self._look_around()
 
     def _look_around(self) -> None:
         """What nobody says, but somebody must notice."""
         self.book.mark_stale()
         self._troubles.look()
         self._notices.catch_up()
-
-    async def _interval_changes_before(self, moment: float) -> bool:
-        """Wait until a moment (loop time), or for another interval; whether that came first."""
-        try:
-            async with asyncio.timeout_at(moment):
-                await self._other_interval.wait()
-        except TimeoutError:
-            return False
-        return True
 
     @property
     def last_poll_age_s(self) -> float | None:

@@ -327,6 +327,30 @@ async def test_in_a_choked_connection_there_is_room_for_what_somebody_waits_for(
         assert not taken[-1]
 
 
+async def test_states_that_wait_keep_no_readings_from_going_out_live() -> None:
+    """As many as there are channels may wait for the socket, a poll of them all is one message."""
+    async with strict() as broker, linked(broker) as (it, _):
+        broker.reading.clear()
+        state = Message("t", b"x" * 1000, qos=0)
+        while it.link.publish(state):
+            pass
+        settled: list[str | None] = []
+        assert it.link.offer(Message("readings", b"x"), settled.append)
+        assert not it.link.publish(state)
+        broker.reading.set()
+        await until(lambda: settled == [None])
+
+
+async def test_readings_that_wait_to_be_acknowledged_hold_up_no_states() -> None:
+    async with strict() as broker, linked(broker) as (it, _):
+        broker.verdict = lambda _topic: None  # it does not acknowledge
+        assert it.link.offer(Message("readings", b"x"), lambda _problem: None)
+        for _ in range(10):
+            for _ in range(session_module.MAX_IN_PAHO // 4):
+                assert it.link.publish(Message("t", b"x", qos=0))
+            await until(lambda: it.link.queue == 1)
+
+
 def test_a_complaint_is_told_once_a_minute_with_how_often_it_was() -> None:
     now, told = [0.0], []
     complaints = Complaints(lambda kind, message: told.append((kind, message)), lambda: now[0])

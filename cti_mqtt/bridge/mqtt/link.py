@@ -189,7 +189,7 @@ class MqttLink:
 
     def _is_open(self, message: Message) -> bool:
         session = self._session
-        return session is not None and self._client is not None and session.has_room(urgent=message.urgent)
+        return session is not None and self._client is not None and session.has_room(message)
 
     def _hand_over(self, message: Message, settled: Settled | None = None) -> bool:
         """Give a message to paho; whether nothing is left to do about it."""

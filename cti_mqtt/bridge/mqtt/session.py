@@ -74,6 +74,8 @@ class Session:
         unreadable: whether something came that paho could not read: then broker and network are well.
         lasted_s: from being accepted on, once it is over.
         answers: who waits for the broker's answer to which subscription; called with what it has against it, or None.
+        pending: what the broker has not acknowledged, with what is acknowledged behind that; QoS 1.
+        unwritten: what the socket has not taken, with its size; QoS 0. By itself, for it waits for no acknowledgement.
         offered: who is told what became of which message; called with None when the broker has it, else with why not.
         early: what came before we were ready to answer: a stored message may be here before its subscription's answer.
     """
@@ -87,6 +89,7 @@ class Session:
     answers: dict[int, Callable[[str | None], None]] = field(default_factory=dict)
     max_packet: int | None = None
     pending: deque[tuple[Info, Message]] = field(default_factory=deque)
+    unwritten: deque[tuple[Info, int]] = field(default_factory=deque)
     pending_bytes: int = 0
     offered: dict[int, Settled] = field(default_factory=dict)
     early: list[Incoming] | None = field(default_factory=list)
@@ -108,8 +111,12 @@ class Session:
 
     def hand_over(self, info: Info, message: Message) -> None:
         """Remember that paho has it."""
-        self.pending.append((info, message))
-        self.pending_bytes += len(message.payload)
+        size = len(message.payload)
+        if message.qos:
+            self.pending.append((info, message))
+        else:
+            self.unwritten.append((info, size))
+        self.pending_bytes += size
 
     def settle_offer(self, mid: int, problem: str | None) -> None:
         """What became of a message that somebody wants to hear about."""
@@ -147,12 +154,20 @@ class Session:
         """How many messages paho still holds."""
         while self.pending and self.pending[0][0].is_published():
             self.pending_bytes -= len(self.pending.popleft()[1].payload)
-        return len(self.pending)
+        while self.unwritten and self.unwritten[0][0].is_published():
+            self.pending_bytes -= self.unwritten.popleft()[1]
+        return len(self.pending) + len(self.unwritten)
 
-    def has_room(self, *, urgent: bool) -> bool:
-        """Whether paho holds less than enough; there is more room for what somebody waits for."""
-        more = MOST_IN_PAHO // MAX_IN_PAHO if urgent else 1
-        return self.in_paho() < more * MAX_IN_PAHO and self.pending_bytes < more * MAX_BYTES_IN_PAHO
+    def has_room(self, message: Message) -> bool:
+        """Whether paho holds less than enough; there is more room for what somebody waits for.
+
+        What is of QoS 0 takes none of the room of what must arrive: states of many channels would keep readings from
+        going out live, though these are few.
+        """
+        more = MOST_IN_PAHO // MAX_IN_PAHO if message.urgent else 1
+        in_paho = self.in_paho()
+        held = len(self.pending) if message.qos else in_paho
+        return held < more * MAX_IN_PAHO and self.pending_bytes < more * MAX_BYTES_IN_PAHO
 
 
 def subscribe_options(subscription: Subscription) -> SubscribeOptions:
