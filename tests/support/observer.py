@@ -125,14 +125,20 @@ class Observer:
         assert isinstance(found, Heard)
         return found
 
+    async def wait_last(self, topic: str, condition: Callable[[Heard], Any], timeout_s: float = 15.0) -> Heard:
+        """The last message on a topic (without the base), once it fulfils a condition: how things are, not were."""
+
+        def look() -> Heard | None:
+            last = self.last(topic)
+            return last if last is not None and condition(last) else None
+
+        found = await self.until(look, timeout_s, topic)
+        assert isinstance(found, Heard)
+        return found
+
     async def until_last(self, topic: str, payload: bytes, timeout_s: float = 15.0) -> None:
         """Until the last message on a topic (without the base) is this one."""
-
-        def look() -> bool:
-            last = self.last(topic)
-            return last is not None and last.payload == payload
-
-        await self.until(look, timeout_s, f"{topic} {payload!r}")
+        await self.wait_last(topic, lambda heard: heard.payload == payload, timeout_s)
 
     # --- saying ---
 
