@@ -358,7 +358,7 @@ class TestRestart:
                 if stop_timeout_s == 30:
                     assert (result["outcome"], result["verified"]) == ("succeeded", True)
                     assert len(it.asked("stop")) == stops + 1
-                    await it.observer.wait(f"{CHANNEL}/state", lambda heard: heard.json["status"] == "Idle")
+                    await it.observer.wait_last(f"{CHANNEL}/state", lambda heard: heard.json["status"] == "Idle")
                 else:
                     assert (result["outcome"], result["reason"]) == ("unknown", "restarted")
                     assert len(it.asked("stop")) == stops

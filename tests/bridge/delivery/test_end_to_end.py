@@ -100,7 +100,7 @@ async def test_the_broker_was_away(kind: BrokerKind, tmp_path: Path) -> None:
         assert late[-1]["ts"] < live[-1]["ts"]
         counts = Counter((body["boot"], body["seq"]) for body in late)
         assert max(counts.values()) == 1
-        await it.observer.wait("bridge/health", lambda heard: heard.json["queue"] == 0 and heard.json["healthy"])
+        await it.observer.wait_last("bridge/health", lambda heard: heard.json["queue"] == 0 and heard.json["healthy"])
 
 
 async def test_a_connection_that_hangs(kind: BrokerKind, tmp_path: Path) -> None:
