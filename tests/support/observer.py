@@ -90,6 +90,11 @@ class Observer:
 
     # --- hearing ---
 
+    def forget(self) -> None:
+        """As if nothing had been heard so far."""
+        self.heard.clear()
+        self._by_topic.clear()
+
     def on(self, topic: str) -> list[Heard]:
         """All messages on a topic (without the base)."""
         return self._by_topic.get(f"{self.base}/{topic}", [])[:]

@@ -59,6 +59,8 @@ def served(cycler: SimulatedCycler | None = None, faults: Faults = NO_FAULTS) ->
         async with server:
             ready.set()
             await stop.wait()
+        for _ in range(10):  # whoever was being accepted just then is turned away
+            await asyncio.sleep(0)
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), name="simulated cycler")
     thread.start()

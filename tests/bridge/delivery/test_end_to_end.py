@@ -297,7 +297,7 @@ class TestReplay:
             await it.observer.until(lambda: complete(it.observer, boot, 3), what="some polls")
             order = {"id": "r1", "boot": boot, "from_seq": 1, "to_seq": 2}
             first = await it.observer.ask("arbin1", "replay", order)
-            it.observer.heard.clear()
+            it.observer.forget()
             again = await it.observer.ask("arbin1", "replay", order)
             assert again == {**first, "duplicate": True}
             assert polls(it.observer, "backfill") == []
