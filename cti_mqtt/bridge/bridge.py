@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from cti_mqtt import __version__, config
+from cti_mqtt.backoff import Backoff
 from cti_mqtt.bridge import payloads
 from cti_mqtt.bridge.beats import free_phase
 from cti_mqtt.bridge.bus import Bus, CyclerState, Happening, Item
@@ -35,7 +36,6 @@ from cti_mqtt.bridge.rivals import BridgeRun, Rivals
 from cti_mqtt.bridge.station import Station
 from cti_mqtt.bridge.store import Store
 from cti_mqtt.bridge.topics import Topics
-from cti_mqtt.client import Backoff
 from cti_mqtt.errors import ConfigurationError
 
 log = logging.getLogger(__name__)

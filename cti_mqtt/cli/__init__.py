@@ -5,25 +5,15 @@ from typing import Annotated
 import typer
 
 from cti_mqtt import __version__
-from cti_mqtt.cli import files
-from cti_mqtt.cli.audit import audit
-from cti_mqtt.cli.check import check
-from cti_mqtt.cli.demo import demo
-from cti_mqtt.cli.health import health
-from cti_mqtt.cli.run import run
-from cti_mqtt.cli.send import send
-from cti_mqtt.cli.simulate import simulate
-from cti_mqtt.cli.watch import watch
+from cti_mqtt.cli.lazily import LazyGroup
 
 app = typer.Typer(
     name="cti-mqtt",
+    cls=LazyGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, demo, simulate, check, watch, send, health, audit):
-    app.command()(command)
-app.add_typer(files.app, name="files")
 
 
 def _show_version(wanted: bool) -> None:

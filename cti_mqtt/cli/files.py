@@ -32,7 +32,7 @@ CyclerId = Annotated[
 ]
 Remote = Annotated[str, typer.Argument(help="A path on the cycler's PC, such as Work/CCCV.sdx (or with \\).")]
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(name="files", no_args_is_help=True, add_completion=False)
 
 
 @app.callback()

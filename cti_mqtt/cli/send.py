@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import uuid
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -10,7 +11,6 @@ import typer
 
 from cti_mqtt import config as configuration
 from cti_mqtt.bridge.mqtt import Incoming, MqttLink, Subscription
-from cti_mqtt.bridge.orders import new_id
 from cti_mqtt.bridge.outbox import Message
 from cti_mqtt.bridge.topics import Topics
 from cti_mqtt.cli.loops import run_to_end
@@ -66,7 +66,7 @@ def send(
     body = _body(fields or [], payload)
     if where.channel is None and verb == "stop":
         body.setdefault("channels", "all")
-    body.setdefault("id", new_id())
+    body.setdefault("id", uuid.uuid4().hex)
     settings = broker("send", config, mqtt_host, mqtt_port, base_topic, protocol)
     leaf = f"command/{verb}" + (f"/{user}" if user else "")
     result = run_to_end(_ask(settings, where, leaf, body, timeout))

@@ -3,8 +3,9 @@
 Channels are numbered from 1 here, as on the cabinet.
 """
 
+from cti_mqtt.backoff import Backoff
 from cti_mqtt.client.cycler import Credentials, Cycler, Endpoint
 from cti_mqtt.client.exchange import ChannelOutcome, Gate
-from cti_mqtt.client.supervisor import Backoff, Supervisor
+from cti_mqtt.client.supervisor import Supervisor
 
 __all__ = ["Backoff", "ChannelOutcome", "Credentials", "Cycler", "Endpoint", "Gate", "Supervisor"]

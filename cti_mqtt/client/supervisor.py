@@ -2,50 +2,17 @@
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from cti_mqtt.backoff import Backoff
 from cti_mqtt.client.cycler import Cycler
 from cti_mqtt.errors import CtiMqttError, NotConnectedError
 
 log = logging.getLogger(__name__)
 
-SHORTEST_WAIT_S = 1.0
-LONGEST_WAIT_S = 60.0
 STABLE_S = 5.0  # a session that lasted so long was a good one: the next wait is short again
-
-
-class Backoff:
-    """How long to wait before the next attempt: doubling, with jitter so that many clients do not come at once.
-
-    Args:
-        shortest_s: the first wait, and the least of any.
-        longest_s: the most.
-        uniform: random source, `random.uniform` or its like.
-    """
-
-    def __init__(
-        self,
-        shortest_s: float = SHORTEST_WAIT_S,
-        longest_s: float = LONGEST_WAIT_S,
-        uniform: Callable[[float, float], float] = random.uniform,
-    ) -> None:
-        self._shortest_s = shortest_s
-        self._longest_s = longest_s
-        self._uniform = uniform
-        self._ceiling_s = 2 * shortest_s
-
-    def next_s(self) -> float:
-        """Seconds to wait now."""
-        wait_s = self._uniform(self._ceiling_s / 2, self._ceiling_s)
-        self._ceiling_s = min(self._longest_s, 2 * self._ceiling_s)
-        return wait_s
-
-    def reset(self) -> None:
-        """All is well: begin with the shortest wait again."""
-        self._ceiling_s = 2 * self._shortest_s
 
 
 class Listener(Protocol):

@@ -113,8 +113,9 @@ async def test_after_a_restart_of_the_broker_everything_retained_is_there_again(
                 await newcomer.until_last("arbin1/availability", b"online")
                 await newcomer.until_last("arbin1/channel/2/availability", b"online")
                 # Our own offline, said by somebody else, is put right after a reconnection, too.
+                before = len(newcomer.heard)
                 newcomer.say("bridge/availability", b"offline", retain=True)
-                await newcomer.wait("bridge/availability", lambda heard: heard.payload == b"offline")
+                await newcomer.wait("bridge/availability", lambda heard: heard.payload == b"offline", after=before)
                 await newcomer.until_last("bridge/availability", b"online")
     finally:
         await broker.stop()

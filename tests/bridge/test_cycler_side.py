@@ -127,13 +127,16 @@ async def test_polls_that_are_never_answered(tmp_path: Path) -> None:
     """The login is: it begins and ends again and again, and is told five times, not for ever."""
     async with line(tmp_path, cycler={"timeout_s": 0.2}) as it:
         await it.ready()
+        before = len(it.observer.heard)
         it.server.faults = Faults(drop=frozenset({"channels_info"}))
         await it.event("disconnected", "no answer to channels info")
         await it.observer.until(lambda: len(it.asked("login")) >= 10)
         assert len(it.events("disconnected")) == 5
         assert len(it.events("reconnected")) == 5
         await it.observer.wait(
-            "bridge/health", lambda heard: any(reason.startswith("arbin1: ") for reason in heard.json["reasons"])
+            "bridge/health",
+            lambda heard: any(reason.startswith("arbin1: ") for reason in heard.json["reasons"]),
+            after=before,
         )
         it.server.faults = NO_FAULTS
         await it.recovered()
@@ -338,7 +341,8 @@ async def test_polls_that_the_cycler_does_not_know(tmp_path: Path) -> None:
         it.server.faults = Faults(unknown=frozenset({"channels_info"}))
         await it.event("poll_failed", "does not know the command channels info")
         await it.observer.until_last("arbin1/channel/1/availability", b"stale")
-        await it.observer.wait("bridge/health", lambda heard: heard.json["reasons"] == ["arbin1: no poll for too long"])
+        why = ["arbin1: no poll for too long"]
+        await it.observer.wait_last("bridge/health", lambda heard: heard.json["reasons"] == why)
         assert len(it.events("poll_failed")) == 1
         it.server.faults = NO_FAULTS
         await it.recovered()

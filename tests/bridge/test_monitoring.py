@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import json
 import logging
+import re
 import socket
 import threading
 import time
@@ -323,7 +324,8 @@ async def test_a_bridge_that_hangs_is_not_healthy(tmp_path: Path, monkeypatch: p
         looking.join()  # the bridge's loop stands still meanwhile
         status, _, body = answers[0]
         assert status == 503
-        assert json.loads(body)["reasons"][0] == "the last verdict is 2 s old: the bridge hangs"
+        reason = json.loads(body)["reasons"][0]
+        assert re.fullmatch("the last verdict is ([2-9]|[1-9][0-9]) s old: the bridge hangs", reason), reason
         await until(lambda: it.bridge._health.current().healthy)
         assert (await ask(port, "/healthz"))[0] == 200
 

@@ -244,7 +244,7 @@ class Runs:
         self, data_dir: Path | None = None, prepare: Callable[[Bridge], None] = lambda _: None, **control: Any
     ) -> AsyncIterator[None]:
         """Another bridge; what was heard before is forgotten, and it is there."""
-        self.it.observer.heard.clear()
+        self.it.observer.forget()
         cycler = {"control": {**CONTROL, **control}}
         configured = settings(self._port, self._protocol, self.it.servers, cycler, data_dir=data_dir or self.data_dir)
         stop, bridge = asyncio.Event(), Bridge(configured, backoff=quick_backoff, timing=QUICK)
@@ -358,7 +358,7 @@ class TestRestart:
                 if stop_timeout_s == 30:
                     assert (result["outcome"], result["verified"]) == ("succeeded", True)
                     assert len(it.asked("stop")) == stops + 1
-                    await it.observer.wait(f"{CHANNEL}/state", lambda heard: heard.json["status"] == "Idle")
+                    await it.observer.wait_last(f"{CHANNEL}/state", lambda heard: heard.json["status"] == "Idle")
                 else:
                     assert (result["outcome"], result["reason"]) == ("unknown", "restarted")
                     assert len(it.asked("stop")) == stops

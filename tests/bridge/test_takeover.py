@@ -27,7 +27,7 @@ from tests.support.brokers import (
 from tests.support.observer import Heard, Observer
 from tests.support.rig import QUICK, Rig, quick_backoff, rig, settings
 
-INTERVAL_S = 0.5  # so that a busy machine is not taken for a silent bridge
+INTERVAL_S = 0.8  # so that a busy machine is not taken for a silent bridge
 ELDER = {"boot": "e1de4", "started_at": "2020-01-01T00:00:00.000Z"}
 MOSQUITTOS = [
     pytest.param(MOSQUITTO_5, id=str(MOSQUITTO_5), marks=needs_mosquitto),

@@ -313,6 +313,7 @@ def configured(
         {
             "data_dir": data,
             "health_interval_s": 0.5,
+            "publish": {"state": False},  # the auditor has enough to hear
             "mqtt": {**mqtt, **folder.login("bridge")},
             "cyclers": cyclers,
         }
@@ -354,7 +355,9 @@ async def test_every_rule(tmp_path: Path, protocol: object) -> None:
     async with table(tmp_path, protocol) as it:
         for name, server in it.servers.items():
             run_tests_on(name, server)
-            await it.people["auditor"].wait(f"{name}/channel/1/state", lambda heard: heard.json["status"] == "Rest")
+            await it.people["auditor"].wait(
+                f"{name}/readings", lambda heard: heard.json["channels"][0]["status"] == "Rest"
+            )
         wrong = [each for row in ROWS if protocol in row.protocols for each in await it.check(row)]
         assert not wrong, "\n".join(wrong)
         forged = "full/channel/4/command/set_mv/auditor"

@@ -91,7 +91,7 @@ class Lab:
     @property
     def record(self) -> list[dict[str, Any]]:
         """Every request that the cycler was sent."""
-        lines = (self.folder / "record").read_text().splitlines()
+        *lines, _being_written = (self.folder / "record").read_text().split("\n")
         return [json.loads(line) for line in lines]
 
     def asked(self, command: str) -> list[dict[str, Any]]:

@@ -1,7 +1,9 @@
 """Real brokers on free ports of loopback."""
 
 import asyncio
+import contextlib
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -43,11 +45,16 @@ ALL_KINDS = [
 ]
 
 
+PORTS = range(10_000, 32_000)  # below those that systems hand out: nobody is given one of them by chance
+
+
 def free_port() -> int:
-    """A port that nobody uses just now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody uses just now, nor will unless told to: it can be closed and opened again."""
+    while True:
+        port = PORTS[secrets.randbelow(len(PORTS))]  # not `random`, which Hypothesis seeds alike in each worker
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            return port
 
 
 async def wait_listening(port: int, timeout_s: float = 10.0) -> None:
@@ -84,6 +91,7 @@ class Mosquitto:
                 [MOSQUITTO, "-v", "-c", str(self._config)], stdout=log, stderr=subprocess.STDOUT
             )
         await wait_listening(self.port)
+        assert self._process.poll() is None, "somebody else listens there"
 
     async def stop(self) -> None:
         """End it."""

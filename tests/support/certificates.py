@@ -28,7 +28,7 @@ from cti_mqtt.simulator import SimulatedServer
 from tests.support.brokers import HOST, MOSQUITTO, SEARCH_PATH, Mosquitto, free_port
 from tests.support.observer import Observer
 from tests.support.programs import ROOT
-from tests.support.rig import CONTROL, quick_backoff, settings, simulated
+from tests.support.rig import CONTROL, QUICK, quick_backoff, settings, simulated
 
 SCRIPTS = ROOT / "examples/mosquitto"
 
@@ -180,7 +180,8 @@ class Person(Observer):
         self._loop.call_soon_threadsafe(self._acknowledge, mid, str(reason))
 
     def _acknowledge(self, mid: int, reason: str) -> None:
-        self._answers[mid].set_result(reason)
+        if answer := self._answers.pop(mid, None):
+            answer.set_result(reason)
 
     async def put(self, topic: str, body: Any = b"", *, retain: bool = False, response: str | None = None) -> str:
         """Publish on a whole topic; what the broker answers (on 3.1.1 it has no word for "no")."""
@@ -277,7 +278,7 @@ async def lab(
 async def running(configuration: Config) -> AsyncIterator[Bridge]:
     """A bridge, ended in order."""
     stop = asyncio.Event()
-    bridge = Bridge(configuration, backoff=quick_backoff)
+    bridge = Bridge(configuration, backoff=quick_backoff, timing=QUICK)
     task = asyncio.create_task(bridge.run(stop), name="bridge under test")
     try:
         yield bridge

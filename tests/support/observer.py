@@ -43,7 +43,8 @@ class Observer:
         self._port = port
         self._five = protocol == 5
         self._loop = asyncio.get_running_loop()
-        self._news = asyncio.Condition()
+        self._by_topic: dict[str, list[Heard]] = {}
+        self._news = asyncio.Event()
         self._client = Client(
             CallbackAPIVersion.VERSION2,
             protocol=MQTTProtocolVersion.MQTTv5 if self._five else MQTTProtocolVersion.MQTTv311,
@@ -84,29 +85,31 @@ class Observer:
 
     def _keep(self, heard: Heard) -> None:
         self.heard.append(heard)
-        task = self._loop.create_task(self._notify())
-        task.add_done_callback(lambda _: None)
-
-    async def _notify(self) -> None:
-        async with self._news:
-            self._news.notify_all()
+        self._by_topic.setdefault(heard.topic, []).append(heard)
+        self._news.set()
 
     # --- hearing ---
 
+    def forget(self) -> None:
+        """As if nothing had been heard so far."""
+        self.heard.clear()
+        self._by_topic.clear()
+
     def on(self, topic: str) -> list[Heard]:
         """All messages on a topic (without the base)."""
-        return [heard for heard in self.heard if heard.topic == f"{self.base}/{topic}"]
+        return self._by_topic.get(f"{self.base}/{topic}", [])[:]
 
     def last(self, topic: str) -> Heard | None:
         """The last message on a topic (without the base)."""
-        messages = self.on(topic)
+        messages = self._by_topic.get(f"{self.base}/{topic}")
         return messages[-1] if messages else None
 
     async def until(self, condition: Callable[[], Any], timeout_s: float = 15.0, what: str = "") -> Any:
         """The first true value of a condition that is looked at after each message."""
         try:
-            async with asyncio.timeout(timeout_s), self._news:
+            async with asyncio.timeout(timeout_s):
                 while not (value := condition()):
+                    self._news.clear()
                     await self._news.wait()
                 return value
         except TimeoutError:
@@ -114,12 +117,38 @@ class Observer:
             raise AssertionError(f"did not happen within {timeout_s} s: {what}\nlast heard:\n{tail}") from None
 
     async def wait(
-        self, topic: str, condition: Callable[[Heard], Any] = lambda heard: True, timeout_s: float = 15.0
+        self,
+        topic: str,
+        condition: Callable[[Heard], Any] = lambda heard: True,
+        timeout_s: float = 15.0,
+        *,
+        after: int = 0,
     ) -> Heard:
-        """The first message on a topic (without the base) that fulfils a condition, past ones included."""
+        """The first message on a topic (without the base) that fulfils a condition, past ones included.
+
+        Where it could have been fulfilled before what the test does, say after how many messages it counts
+        (`len(observer.heard)` then), or take `wait_last`.
+        """
+        whole, place = f"{self.base}/{topic}", after
 
         def look() -> Heard | None:
-            return next((heard for heard in self.on(topic) if condition(heard)), None)
+            nonlocal place
+            while place < len(self.heard):
+                heard, place = self.heard[place], place + 1
+                if heard.topic == whole and condition(heard):
+                    return heard
+            return None
+
+        found = await self.until(look, timeout_s, topic)
+        assert isinstance(found, Heard)
+        return found
+
+    async def wait_last(self, topic: str, condition: Callable[[Heard], Any], timeout_s: float = 15.0) -> Heard:
+        """The last message on a topic (without the base), once it fulfils a condition: how things are, not were."""
+
+        def look() -> Heard | None:
+            last = self.last(topic)
+            return last if last is not None and condition(last) else None
 
         found = await self.until(look, timeout_s, topic)
         assert isinstance(found, Heard)
@@ -127,12 +156,7 @@ class Observer:
 
     async def until_last(self, topic: str, payload: bytes, timeout_s: float = 15.0) -> None:
         """Until the last message on a topic (without the base) is this one."""
-
-        def look() -> bool:
-            last = self.last(topic)
-            return last is not None and last.payload == payload
-
-        await self.until(look, timeout_s, f"{topic} {payload!r}")
+        await self.wait_last(topic, lambda heard: heard.payload == payload, timeout_s)
 
     # --- saying ---
 

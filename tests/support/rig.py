@@ -22,7 +22,7 @@ from cti_mqtt.simulator import (
     SimulatedServer,
     User,
 )
-from tests.support.brokers import HOST
+from tests.support.brokers import HOST, free_port
 from tests.support.observer import Observer
 
 PASSWORD = "s3cret-Pa55"
@@ -79,7 +79,8 @@ async def simulated(
         identity=Identity(version=version),
         **options,
     )
-    async with SimulatedServer(cycler, faults=faults, recorder=Recorder()) as server:
+    port, file_port = free_port(), free_port()
+    async with SimulatedServer(cycler, port=port, file_port=file_port, faults=faults, recorder=Recorder()) as server:
         yield server
 
 

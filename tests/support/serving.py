@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cti_mqtt.simulator import NO_FAULTS, Faults, ManualClock, SimulatedCycler, SimulatedServer
+from tests.support.brokers import free_port
 
 
 class Served:
@@ -50,13 +51,16 @@ class Served:
 def served(cycler: SimulatedCycler | None = None, faults: Faults = NO_FAULTS) -> Iterator[Served]:
     """A server in another thread; by default 4 channels whose time stands still."""
     loop = asyncio.new_event_loop()
-    server = SimulatedServer(cycler or SimulatedCycler(4, clock=ManualClock()), faults=faults)
+    cycler = cycler or SimulatedCycler(4, clock=ManualClock())
+    server = SimulatedServer(cycler, port=free_port(), file_port=free_port(), faults=faults)
     ready, stop = threading.Event(), asyncio.Event()
 
     async def serve() -> None:
         async with server:
             ready.set()
             await stop.wait()
+        for _ in range(10):  # whoever was being accepted just then is turned away
+            await asyncio.sleep(0)
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), name="simulated cycler")
     thread.start()

@@ -16,6 +16,7 @@ from functools import partial
 from paho.mqtt.client import Client
 from paho.mqtt.enums import MQTTErrorCode
 
+from cti_mqtt.backoff import Backoff
 from cti_mqtt.bridge.mqtt.driver import Driver
 from cti_mqtt.bridge.mqtt.outgoing import connect, make_client, packet_size, publish
 from cti_mqtt.bridge.mqtt.reading import ReadingClient
@@ -35,7 +36,6 @@ from cti_mqtt.bridge.mqtt.session import (
 from cti_mqtt.bridge.mqtt.takeover import SHORT_LIFE_S, Takeovers
 from cti_mqtt.bridge.mqtt.troubles import Troubles
 from cti_mqtt.bridge.outbox import Message, Outbox
-from cti_mqtt.client import Backoff
 from cti_mqtt.config import Mqtt
 
 log = logging.getLogger(__name__)

@@ -100,7 +100,7 @@ async def test_the_broker_was_away(kind: BrokerKind, tmp_path: Path) -> None:
         assert late[-1]["ts"] < live[-1]["ts"]
         counts = Counter((body["boot"], body["seq"]) for body in late)
         assert max(counts.values()) == 1
-        await it.observer.wait("bridge/health", lambda heard: heard.json["queue"] == 0 and heard.json["healthy"])
+        await it.observer.wait_last("bridge/health", lambda heard: heard.json["queue"] == 0 and heard.json["healthy"])
 
 
 async def test_a_connection_that_hangs(kind: BrokerKind, tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ class TestReplay:
             await it.observer.until(lambda: complete(it.observer, boot, 3), what="some polls")
             order = {"id": "r1", "boot": boot, "from_seq": 1, "to_seq": 2}
             first = await it.observer.ask("arbin1", "replay", order)
-            it.observer.heard.clear()
+            it.observer.forget()
             again = await it.observer.ask("arbin1", "replay", order)
             assert again == {**first, "duplicate": True}
             assert polls(it.observer, "backfill") == []
