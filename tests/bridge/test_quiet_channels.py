@@ -176,9 +176,9 @@ class Output:
         self.encoded: list[int] = []
         fragments = self.plain._fragments
 
-        def counted(cycler: str, reading: Reading) -> bytes:
-            self.encoded.append(reading.channel)
-            return fragments(cycler, reading)
+        def counted(cycler: str, readings: Sequence[Reading]) -> list[bytes]:
+            self.encoded += [reading.channel for reading in readings]
+            return fragments(cycler, readings)
 
         self.plain._fragments = counted  # type: ignore[assignment]
 
