@@ -99,12 +99,14 @@ class PlainOutput:
     # --- readings ---
 
     def _poll(self, poll: Poll) -> None:
+        if self._deliver is None:
+            news = self._report.worth_telling(poll)
+            self._states(poll.cycler, news, self._fragments(poll.cycler, news) if self._settings.state else ())
+            return
+        fragments = self._fragments(poll.cycler, poll.readings)
+        self._deliver(poll, fragments)  # first: what comes behind it may fail, and no reading be lost by that
         news = self._report.worth_telling(poll) if self._settings.state else ()
-        wanted = news if self._deliver is None else poll.readings
-        fragments = self._fragments(poll.cycler, wanted)
-        self._states(poll.cycler, news, fragments if news is wanted else _bodies(news, wanted, fragments))
-        if self._deliver is not None:
-            self._deliver(poll, fragments)
+        self._states(poll.cycler, news, fragments if news is poll.readings else _bodies(news, poll.readings, fragments))
 
     def _states(self, cycler: str, readings: Sequence[Reading], bodies: Sequence[bytes]) -> None:
         if not self._settings.state:
