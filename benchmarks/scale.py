@@ -2,8 +2,8 @@
 
 All cyclers are one other process whose answers are ready, Mosquitto and a subscriber to every state are two more. The
 processor time of the bridge is that of its whole process; a poll is missed where a beat passed without a
-request. Ages are from the cycler's answer, whose time each reading carries, to `mosquitto_sub`. What the start leaves to be
-sent, some retained topics of each channel, is over when it begins.
+request. Ages are from the cycler's answer, whose time each reading carries, to `mosquitto_sub`. What the start leaves
+to be sent, some retained topics of each channel, is over when it begins.
 """
 
 import statistics
