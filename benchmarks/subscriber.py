@@ -27,6 +27,7 @@ def _subscribed(port: int, topic: str, qos: int, line: str, folder: Path) -> Ite
     with (folder / "subscriber.log").open("wb") as log:
         process = subprocess.Popen([program, *where], stdout=subprocess.PIPE, stderr=log)  # noqa: S603
     assert process.stdout is not None  # noqa: S101  # it is a pipe
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     with process.stdout, terminated(process):
         yield process.stdout.fileno()
 
@@ -41,7 +42,6 @@ class Counter:
     def __init__(self, pipe: int) -> None:
         self._pipe = pipe
         self._count = 0
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         os.set_blocking(pipe, False)
 
     def count(self) -> int:

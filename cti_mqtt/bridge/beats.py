@@ -17,7 +17,7 @@ class Beat(NamedTuple):
 
     Attributes:
         due_s: when.
-        skipped: how many beats pass without one, since the last poll took so long.
+        skipped: how many beats have passed without one, since the last poll took longer than an interval.
     """
 
     due_s: float
@@ -38,12 +38,12 @@ def next_beat(due_s: float, now_s: float, interval_s: float, phase: float) -> Be
     """When to poll again, not before now; beats that have passed are not made up for.
 
     Args:
-        due_s: when the last poll was due. It need not lie on a beat; then a beat that follows within half an interval
-            is left out, and that does not count as skipped.
+        due_s: when the last poll was due. It need not lie on a beat; then one that follows within half an interval is
+            left out.
         now_s: when it was over.
         interval_s: between beats.
         phase: which part of an interval they are late.
     """
-    first = math.ceil(due_s / interval_s + 0.5 - phase)
-    beat = max(first, math.ceil(now_s / interval_s - phase))
-    return Beat((beat + phase) * interval_s, beat - first)
+    beat = math.ceil(max(due_s / interval_s + 0.5, now_s / interval_s) - phase)
+    intervals = math.ceil((now_s - due_s) / interval_s)
+    return Beat((beat + phase) * interval_s, max(0, intervals - 1))

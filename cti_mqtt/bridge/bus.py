@@ -178,23 +178,33 @@ class Bus:
     """Hands each item to each subscriber, in order, at once."""
 
     def __init__(self) -> None:
-        self._subscribers: list[Callable[[Item], None]] = []
+        self._subscribers: list[tuple[Callable[[Item], None], str | None]] = []
 
-    def subscribe(self, subscriber: Callable[[Item], None]) -> Callable[[], None]:
-        """From now on `subscriber` gets every item, until what this returns is called; it must not block."""
-        self._subscribers.append(subscriber)
+    def subscribe(self, subscriber: Callable[[Item], None], cycler: str | None = None) -> Callable[[], None]:
+        """From now on `subscriber` gets every item, until what this returns is called; it must not block.
+
+        Args:
+            subscriber: called in the event loop.
+            cycler: whose items it wants; None: all. Where each of hundreds of cyclers has somebody who listens, looking
+                at the others' items costs more than the items.
+        """
+        entry = subscriber, cycler
+        self._subscribers.append(entry)
 
         def unsubscribe() -> None:
-            if subscriber in self._subscribers:
+            if entry in self._subscribers:
                 remaining = self._subscribers.copy()  # an item may be handed round just now
-                remaining.remove(subscriber)
+                remaining.remove(entry)
                 self._subscribers = remaining
 
         return unsubscribe
 
     def publish(self, item: Item) -> None:
         """Hand an item to every subscriber; one that fails is logged and keeps no other from it."""
-        for subscriber in self._subscribers:
+        whose = getattr(item, "cycler", None)
+        for subscriber, cycler in self._subscribers:
+            if cycler is not None and cycler != whose:
+                continue
             try:
                 subscriber(item)
             except Exception:  # an output's bug must not keep a stop from its channel

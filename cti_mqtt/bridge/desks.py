@@ -19,12 +19,13 @@ class Branch(Bus):
 
     Args:
         trunk: the stream; what is published here is published there.
+        cycler: its id; nothing else is heard here.
     """
 
-    def __init__(self, trunk: Bus) -> None:
+    def __init__(self, trunk: Bus, cycler: str) -> None:
         super().__init__()
         self._publish_all = trunk.publish
-        self._leave = trunk.subscribe(super().publish)
+        self._leave = trunk.subscribe(super().publish, cycler)
 
     def publish(self, item: Item) -> None:
         """Hand an item to every subscriber of the whole stream."""
@@ -130,7 +131,7 @@ class Desks(Mapping[str, Desk]):
         ]
 
     def _open(self, station: Station) -> Desk:
-        branch = self._branches[station.name] = Branch(self._bus)
+        branch = self._branches[station.name] = Branch(self._bus, station.name)
         desk = self._desks[station.name] = self._make(station, branch)
         return desk
 

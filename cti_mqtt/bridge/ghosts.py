@@ -169,7 +169,7 @@ class Ghosts:
             count = item.info.channel_count or None
             if count != self._counts[item.cycler]:
                 self._counts[item.cycler] = count
-                self._judge_all()
+                self._judge_all(item.cycler)
 
     def drop_cycler(self, name: str) -> None:
         """A cycler is no longer configured, and has said farewell: all of its topics go, once that is out."""
@@ -186,10 +186,15 @@ class Ghosts:
 
     # --- which are ghosts ---
 
-    def _judge_all(self) -> None:
-        self._pending.clear()
-        for topic in self._listed | self._to_add:
-            self._judge(topic)
+    def _judge_all(self, cycler: str = "") -> None:
+        """All topics anew, or those of one cycler."""
+        beginning = f"{self._base}/{cycler}/" if cycler else ""
+        for topic in [topic for topic in self._pending if topic.startswith(beginning)]:
+            del self._pending[topic]
+        for topics in (self._listed, self._to_add):
+            for topic in topics:
+                if topic.startswith(beginning):
+                    self._judge(topic)
         self._news.set()
 
     def _judge(self, topic: str) -> None:

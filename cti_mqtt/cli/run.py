@@ -7,6 +7,7 @@ import typer
 
 from cti_mqtt import config as configuration
 from cti_mqtt.bridge.bridge import Bridge
+from cti_mqtt.cli.collector import calm_collector
 from cti_mqtt.cli.logs import LogFormat, LogLevel, set_up
 from cti_mqtt.cli.loops import hangups, ignore_hangups, run_until_signalled
 from cti_mqtt.cli.options import ConfigFile, LogFormatOption, LogLevelOption, complain, load
@@ -30,6 +31,7 @@ def run(
     watch = ConfigWatch(config)
     settings = load(config, watch.taken)
     set_up(log_level, log_format)
+    calm_collector()
     try:
         run_until_signalled(lambda stop: _run(settings, config, watch, stop))
     except* ConfigurationError as errors:

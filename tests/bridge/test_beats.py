@@ -81,8 +81,11 @@ class TestNextBeat:
         """Neither half an interval after it nor counted as skipped."""
         assert next_beat(began_s, began_s + 0.05, 2.0, 0.0) == Beat(due_s, 0)
 
-    def test_a_slow_first_poll_skips_too(self) -> None:
-        assert next_beat(11.9, 14.1, 2.0, 0.0) == Beat(16.0, 1)
+    @pytest.mark.parametrize(("over_s", "due_s", "skipped"), [(12.5, 14.0, 0), (12.9, 14.0, 1), (14.1, 16.0, 1)])
+    def test_a_slow_first_poll_skips_a_beat_where_it_takes_longer_than_an_interval(
+        self, over_s: float, due_s: float, skipped: int
+    ) -> None:
+        assert next_beat(10.8, over_s, 2.0, 0.0) == Beat(due_s, skipped)
 
     @given(phase=PHASES, interval_s=INTERVALS_S, due_s=NOWS_S, took=st.floats(0, 30))
     def test_anywhere(self, phase: float, interval_s: float, due_s: float, took: float) -> None:

@@ -216,6 +216,17 @@ async def test_channels_are_ghosts_only_once_the_cycler_has_said_how_many_it_has
         await it.asks_for("cti/arbin1/channel/9/state", "cti/arbin1/channel/16/state")
 
 
+async def test_a_login_says_nothing_of_other_cyclers() -> None:
+    """Also not of one whose id begins the same."""
+    ours = {f"cti/{name}/channel/{number}/state" for name in ("arbin1", "arbin11") for number in (1, 9)}
+    async with Haunted.running("arbin1", "arbin11", listed=[OLD, *ours]) as it:
+        await it.asks_for(OLD)
+        it.logs_in(8)
+        await it.asks_for(OLD, "cti/arbin1/channel/9/state")
+        it.settle()
+        await until(lambda: it.shelf.topics == ours - {"cti/arbin1/channel/9/state"})
+
+
 async def test_channels_that_go_while_it_runs_take_their_topics_with_them() -> None:
     async with Haunted.running("arbin1") as it:
         it.logs_in(2)

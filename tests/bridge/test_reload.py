@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cti_mqtt.bridge.bus import Bus, Health, Item
+from cti_mqtt.bridge.bus import Bus, CyclerState, Health, Item
 from cti_mqtt.bridge.desks import Branch
 from cti_mqtt.bridge.reload import LONGEST_TEXT, Report, compare, for_farewell, shortened, switches_off
 from cti_mqtt.config import Config, Control
@@ -193,18 +193,21 @@ class TestWhatDiffers:
         assert for_farewell(Control(), stops=True) == Control()
 
 
-def test_a_branch_hears_until_it_is_closed() -> None:
+def test_a_branch_hears_of_its_cycler_until_it_is_closed() -> None:
     trunk_heard: list[Item] = []
     heard: list[Item] = []
     trunk = Bus()
-    branch = Branch(trunk)
+    branch = Branch(trunk, "a")
     trunk.subscribe(trunk_heard.append)
     branch.subscribe(heard.append)
-    first, second = Health({"n": 1}), Health({"n": 2})
-    branch.publish(first)
+    mine, other = CyclerState("a", online=True, info=None), CyclerState("b", online=True, info=None)
+    nobodys = Health({"n": 1})
+    for item in (mine, other, nobodys):
+        branch.publish(item)
     branch.close()
-    trunk.publish(second)
-    assert (heard, trunk_heard) == ([first], [first, second])
+    trunk.publish(mine)
+    assert heard == [mine]
+    assert trunk_heard == [mine, other, nobodys, mine]
 
 
 def test_whoever_leaves_the_stream_hears_no_more_also_in_the_middle_of_an_item() -> None:
@@ -221,5 +224,5 @@ def test_whoever_leaves_the_stream_hears_no_more_also_in_the_middle_of_an_item()
         bus.publish(Health({"n": number}))
     leave()
     assert heard == ["first", "second", "second"]
-    Branch(bus).close()
+    Branch(bus, "a").close()
     assert len(bus._subscribers) == 1
