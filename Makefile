@@ -12,8 +12,8 @@ PLACE := $(VENV)/.place
 RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# The tests mostly wait: two cores carry eight workers. `make WORKERS=2 test` where they do not, WORKERS=0 for none.
-WORKERS ?= 8
+# The tests mostly wait: two cores carry six workers. `make WORKERS=2 test` where they do not, WORKERS=0 for none.
+WORKERS ?= 6
 ARGS ?=
 
 # Debian keeps mosquitto in /usr/sbin, which is not on everybody's path.
@@ -28,8 +28,9 @@ help: ## this list
 demo: $(RUNTIME) ## broker, simulated cycler and bridge on this machine; Ctrl-C ends it
 	@exec $(BIN)/cti-mqtt demo $(ARGS)
 
+# The program is started some hundred times: whatever the environment says, it is compiled once.
 test: $(DEV) mosquitto ## all tests
-	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 check: $(DEV) ## lint, format, types, import rule
 	@status=0; \

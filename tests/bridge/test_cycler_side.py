@@ -26,6 +26,7 @@ KIND = MOSQUITTO_5 if MOSQUITTO else AMQTT
 CHANNELS = 4
 INTERVAL_S, TIMEOUT_S = 0.2, 1.0
 SLACK_S = 0.5  # for a busy machine
+BUSY_S = 2.0  # the same, where nothing is concluded from less
 
 
 class Line(Rig):
@@ -108,11 +109,11 @@ async def test_half_open(tmp_path: Path) -> None:
         it.proxy.both(Stall())
         began = loop.time()
         await it.observer.wait("arbin1/channel/1/availability", lambda heard: heard.payload == b"stale")
-        assert loop.time() - began < 4 * INTERVAL_S + SLACK_S
+        assert loop.time() - began < 4 * INTERVAL_S + BUSY_S
         await it.observer.wait("arbin1/channel/1/state", lambda heard: heard.json["quality"] == "stale")
         said = await it.event("disconnected", "no answer to channels info within 1 s")
         assert said["message"].startswith("arbin1: ")
-        assert loop.time() - began < TIMEOUT_S + INTERVAL_S + SLACK_S
+        assert loop.time() - began < TIMEOUT_S + INTERVAL_S + BUSY_S
         await it.observer.until_last("arbin1/availability", b"offline")
         await it.observer.until_last("arbin1/channel/1/availability", b"offline")
         await it.event("disconnected", "no answer to login")

@@ -348,7 +348,10 @@ class TestRestart:
             await told(it.observer, CHANNEL, "start", START)
             it.server.faults = Faults(drop=frozenset({"stop"}))
             it.observer.say(f"{CHANNEL}/command/stop", {"id": "halt"})
-            await asyncio.sleep(0.3)  # until it is on record, and lost on its way: nothing tells of either
+            async with asyncio.timeout(15):
+                while not await it.bridge._store.unfinished():  # noqa: ASYNC110  # nothing tells of it
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.3)  # until it is lost on its way
             await asyncio.to_thread(shutil.copytree, data_dir, left)
             await runs.end()
             it.server.faults = Faults()

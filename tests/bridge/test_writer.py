@@ -29,6 +29,7 @@ from tests.support.rig import PASSWORD, Rig, rig, simulated
 
 SINGLE, UPDATE = "set_meta_variable", "update_meta_variables"
 DONE = Outcome.SUCCEEDED
+LONG_S = 5.0  # no machine is so busy
 LATE = {SINGLE: 0.2, UPDATE: 0.2}  # so that what comes next finds it under way
 
 
@@ -142,13 +143,14 @@ async def test_a_burst_is_one_single_write_and_one_update(answer: UpdateAnswer) 
         assert it.told == {channel: {1: channel / 16} for channel in range(1, 17)}
 
 
-async def test_whoever_waits_for_each_result_never_waits_for_more() -> None:
+async def test_whoever_waits_for_each_result_never_waits_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cti_mqtt.bridge.writer.GATHER_S", LONG_S)
     async with bench() as it:
         loop = asyncio.get_running_loop()
         began = loop.time()
         for value in range(10):
             assert ends(await it.writer.write({1: {1: value / 10}}, any_time)) == {1: ("succeeded", "ok")}
-        assert loop.time() - began < 10 * 0.2 / 2
+        assert loop.time() - began < LONG_S
         assert it.wire == [SINGLE] * 10
 
 
@@ -366,7 +368,9 @@ async def test_a_lost_connection_is_unknown() -> None:
         assert it.wire == [UPDATE]
 
 
-async def test_without_a_session_nothing_waits() -> None:
+async def test_without_a_session_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cti_mqtt.bridge.writer.GATHER_S", LONG_S)
+
     def nobody() -> Cycler:
         raise NotConnectedError("arbin1: not connected")
 
@@ -380,7 +384,7 @@ async def test_without_a_session_nothing_waits() -> None:
         both = await asyncio.gather(writer.write(values, any_time), writer.write({2: {1: 1.0}}, any_time))
         assert [ends(each) for each in both] == [{1: ("refused", "not_connected")}, {2: ("refused", "not_connected")}]
     assert (await writer.write_first(1, {1: 0.0})).reason == "not_connected"
-    assert loop.time() - began < 0.35
+    assert loop.time() - began < LONG_S
     worker.cancel()
     await asyncio.wait([worker])
 
@@ -422,7 +426,8 @@ async def test_a_channel_of_which_part_had_gone_out_has_failed() -> None:
         assert len(it.wire) == 1
 
 
-async def test_an_emptied_queue_leaves_an_idle_line() -> None:
+async def test_an_emptied_queue_leaves_an_idle_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cti_mqtt.bridge.writer.GATHER_S", LONG_S)
     async with bench() as it:
         it.write({1: {1: 1.0}})
         waiting = it.write({2: {1: 1.0}})
@@ -432,7 +437,7 @@ async def test_an_emptied_queue_leaves_an_idle_line() -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
         await it.writer.write({1: {1: 2.0}}, any_time)
-        assert loop.time() - began < 0.19
+        assert loop.time() - began < LONG_S
         assert it.wire == [SINGLE, SINGLE]
 
 
