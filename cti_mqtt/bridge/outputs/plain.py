@@ -99,14 +99,17 @@ class PlainOutput:
     # --- readings ---
 
     def _poll(self, poll: Poll) -> None:
-        if self._deliver is None:
+        fragments = None
+        if self._deliver is not None:  # first: what comes behind may fail, and no reading be lost by that
+            fragments = self._fragments(poll.cycler, poll.readings)
+            self._deliver(poll, fragments)
+        if self._settings.state:
             news = self._report.worth_telling(poll)
-            self._states(poll.cycler, news, self._fragments(poll.cycler, news) if self._settings.state else ())
-            return
-        fragments = self._fragments(poll.cycler, poll.readings)
-        self._deliver(poll, fragments)  # first: what comes behind it may fail, and no reading be lost by that
-        news = self._report.worth_telling(poll) if self._settings.state else ()
-        self._states(poll.cycler, news, fragments if news is poll.readings else _bodies(news, poll.readings, fragments))
+            if fragments is None:
+                fragments = self._fragments(poll.cycler, news)
+            elif news is not poll.readings:
+                fragments = _bodies(news, poll.readings, fragments)
+            self._states(poll.cycler, news, fragments)
 
     def _states(self, cycler: str, readings: Sequence[Reading], bodies: Sequence[bytes]) -> None:
         if not self._settings.state:
