@@ -87,6 +87,7 @@ async def test_the_broker_was_away(kind: BrokerKind, tmp_path: Path) -> None:
         await proxy.accept()
         await it.observer.until(
             lambda: complete(it.observer, boot, away) and max(seqs(polls(it.observer, "readings"), boot)) > away,
+            timeout_s=40.0,
             what="every poll, and live ones again",
         )
         late = [body for body in polls(it.observer, "backfill") if body["boot"] == boot]
