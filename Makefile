@@ -12,8 +12,8 @@ PLACE := $(VENV)/.place
 RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# The tests mostly wait: two cores carry six workers. `make WORKERS=2 test` where they do not, WORKERS=0 for none.
-WORKERS ?= 6
+# The tests mostly wait: two cores carry eight workers. `make WORKERS=2 test` where they do not, WORKERS=0 for none.
+WORKERS ?= 8
 ARGS ?=
 
 # Debian keeps mosquitto in /usr/sbin, which is not on everybody's path.

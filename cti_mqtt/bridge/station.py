@@ -99,6 +99,7 @@ class Station:
 
     Attributes:
         info: what the cycler said at its last login; None before the first.
+        phase: as it was given.
     """
 
     def __init__(

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 from paho.mqtt.client import Client, MQTTMessage
@@ -25,8 +26,9 @@ class Heard:
     correlation: bytes | None = None
     expiry_s: int | None = None
 
-    @property
+    @cached_property
     def json(self) -> Any:
+        """What it says; the same object each time, for many look at it again with each message that comes."""
         return json.loads(self.payload, parse_constant=_refuse)
 
 
