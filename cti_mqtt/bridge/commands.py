@@ -24,7 +24,8 @@ from cti_mqtt.bridge.ending import Ending
 from cti_mqtt.bridge.examination import Plan, body_digest, check_sender, examine
 from cti_mqtt.bridge.life import Answer
 from cti_mqtt.bridge.mqtt import Incoming
-from cti_mqtt.bridge.orders import CYCLER_VERBS, ListSchedules, Release, Replay, SetMv, Start, new_id, peek_id
+from cti_mqtt.bridge.order_parsing import new_id, peek_id
+from cti_mqtt.bridge.orders import CYCLER_VERBS, ListSchedules, Release, Replay, SetMv, Start
 from cti_mqtt.bridge.recovery import OWN_SUFFIX, Underway, Unwritten, forget_old_ids, received
 from cti_mqtt.bridge.repeats import Repeats
 from cti_mqtt.bridge.restoring import WHOLE_CYCLER, Restorer

@@ -8,21 +8,8 @@ from cti_mqtt.bridge.age import Deadline
 from cti_mqtt.bridge.answers import Command
 from cti_mqtt.bridge.checks import Refusal
 from cti_mqtt.bridge.desk import Desk
-from cti_mqtt.bridge.orders import (
-    CYCLER_VERBS,
-    MalformedError,
-    Order,
-    Release,
-    Replay,
-    SetMv,
-    Start,
-    Stop,
-    digest,
-    parse_order,
-    parse_stop,
-    parse_stop_all,
-    parse_value,
-)
+from cti_mqtt.bridge.order_parsing import MalformedError, digest, parse_order, parse_stop, parse_stop_all, parse_value
+from cti_mqtt.bridge.orders import CYCLER_VERBS, Order, Release, Replay, SetMv, Start, Stop
 from cti_mqtt.bridge.overruling import Snapshot
 from cti_mqtt.bridge.station import Station
 from cti_mqtt.bridge.topics import CommandTopic

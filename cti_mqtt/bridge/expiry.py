@@ -11,8 +11,9 @@ from cti_mqtt.bridge.authority import Authority
 from cti_mqtt.bridge.clock import Clock
 from cti_mqtt.bridge.lease import Lease
 from cti_mqtt.bridge.orders import OnExpiry
-from cti_mqtt.bridge.pursuit import StopPursuit, shows_rest
+from cti_mqtt.bridge.pursuit import StopPursuit
 from cti_mqtt.bridge.station import Station
+from cti_mqtt.bridge.stop_target import shows_rest
 from cti_mqtt.bridge.verdict import Outcome
 from cti_mqtt.errors import CtiMqttError, WithdrawnError
 

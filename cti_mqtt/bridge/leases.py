@@ -22,8 +22,9 @@ from cti_mqtt.bridge.expiry import VOUCHED_AGAIN, Expiry
 from cti_mqtt.bridge.lease import Lease
 from cti_mqtt.bridge.orders import LeaseTerms
 from cti_mqtt.bridge.overruling import Overruler
-from cti_mqtt.bridge.pursuit import StopPursuit, shows_rest
+from cti_mqtt.bridge.pursuit import StopPursuit
 from cti_mqtt.bridge.station import Station
+from cti_mqtt.bridge.stop_target import shows_rest
 from cti_mqtt.bridge.store import LeaseRow, Store
 from cti_mqtt.bridge.transitions import in_test
 

@@ -10,12 +10,13 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from cti_mqtt.bridge.alarms import STOP_FAILED, AlarmBoard
-from cti_mqtt.bridge.bus import Bus, CyclerState, Item, Poll, Quality, Reading
+from cti_mqtt.bridge.bus import Bus, CyclerState, Item, Poll, Reading
 from cti_mqtt.bridge.jobs import VERIFY_PAUSE_S, status_text
 from cti_mqtt.bridge.station import Station
+from cti_mqtt.bridge.stop_target import Target, Tell, Wish, shows_rest
 from cti_mqtt.bridge.transitions import in_test
 from cti_mqtt.bridge.verdict import Outcome, Verdict, of_answer, of_code, of_error, refused
 from cti_mqtt.cti.results import StopResult
@@ -26,79 +27,6 @@ log = logging.getLogger(__name__)
 AGAIN_S = 1.0  # between two sendings to one channel
 SHORTEST_PAUSE_S = 0.02  # what is overdue because it cannot be sent must not keep the bridge busy
 MOST_IN_FLIGHT = 12  # stops of one channel that wait for an answer: more would only fill a stalled connection
-
-Tell = Callable[[int, Verdict], None]
-
-
-def shows_rest(reading: Reading) -> bool:
-    """Whether a reading proves that no test is under way: not where the cycler itself has lost the channel."""
-    return not in_test(reading.record.status) and reading.quality is not Quality.COMM_LOST
-
-
-@dataclass(slots=True)
-class _Wish:
-    """Somebody who waits for a stop, and until when (monotonic)."""
-
-    until_s: float
-    tell: Tell
-
-
-@dataclass(slots=True)
-class _Target:
-    """A channel that is to be stopped.
-
-    Attributes:
-        asked_s: when that was asked for last, monotonic.
-        before: what it showed when it was asked for first.
-        wishes: who waits for it, the oldest first.
-        insist_until_s: when a stop that nobody waits for, but that has to be, raises the alarm; None: there is none.
-        watch_until_s: until when it goes on although nobody waits any more: a start may still be on its way.
-        sent_s: when it was sent first and last, monotonic; None before that.
-        in_flight: how many were sent and are not answered.
-        verdict: what the last answer said.
-        doubt: whether one was sent whose outcome is not known: it may have worked.
-        accepted_s: when the cycler said yes last.
-    """
-
-    channel: int
-    asked_s: float
-    before: Reading | None
-    wishes: deque[_Wish] = field(default_factory=deque)
-    insist_until_s: float | None = None
-    watch_until_s: float | None = None
-    done: list[Callable[[str], None]] = field(default_factory=list)
-    sent_s: tuple[float, float] | None = None
-    in_flight: int = 0
-    verdict: Verdict | None = None
-    doubt: bool = False
-    accepted_s: float | None = None
-
-    @property
-    def said_not_running(self) -> bool:
-        """Whether the cycler answered so last."""
-        return self.verdict is not None and self.verdict.code == StopResult.NOT_RUNNING
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether somebody waits for it, or it has to be."""
-        return bool(self.wishes) or self.insist_until_s is not None
-
-    def take_overdue(self, now_s: float) -> list[_Wish]:
-        """Those who have waited long enough; they are told once."""
-        overdue = []
-        while self.wishes and self.wishes[0].until_s <= now_s:
-            overdue.append(self.wishes.popleft())
-        return overdue
-
-    def hear(self, verdict: Verdict, now_s: float) -> None:
-        """Take an answer."""
-        self.in_flight = max(0, self.in_flight - 1)
-        if verdict.outcome is Outcome.REFUSED and self.verdict is not None:
-            return  # not sent this time: what is known stays known
-        self.verdict = verdict
-        self.doubt |= verdict.outcome is Outcome.UNKNOWN
-        if verdict.outcome is Outcome.SUCCEEDED:
-            self.accepted_s = now_s
 
 
 class StopPursuit:
@@ -124,7 +52,7 @@ class StopPursuit:
         self._alarms = alarms
         self._is_starting = is_starting
         self._on_rest = on_rest
-        self._targets: dict[int, _Target] = {}
+        self._targets: dict[int, Target] = {}
         self._unsure_since_s: dict[int, float] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._news = asyncio.Event()
@@ -139,7 +67,7 @@ class StopPursuit:
         for channel in channels:
             target = self._target(channel)
             to_look_s = self._station.settings.verify_timeout_s if self._may_yet_run(channel) else 0.0
-            target.wishes.append(_Wish(until_s + to_look_s, tell))
+            target.wishes.append(Wish(until_s + to_look_s, tell))
             target.sent_s = None if target.sent_s is None else (target.sent_s[0], -AGAIN_S)  # at once
         self._send_due()
         self._news.set()
@@ -193,10 +121,10 @@ class StopPursuit:
         del self._unsure_since_s[channel]
         return False
 
-    def _target(self, channel: int) -> _Target:
+    def _target(self, channel: int) -> Target:
         now_s, target = self._station.monotonic(), self._targets.get(channel)
         if target is None:
-            target = self._targets[channel] = _Target(channel, now_s, self._station.book.latest(channel))
+            target = self._targets[channel] = Target(channel, now_s, self._station.book.latest(channel))
         target.asked_s = now_s
         return target
 
@@ -239,7 +167,7 @@ class StopPursuit:
                 moments.append(target.wishes[0].until_s)
         return max(SHORTEST_PAUSE_S, min(moments) - now_s)
 
-    def _is_due(self, target: _Target, now_s: float) -> bool:
+    def _is_due(self, target: Target, now_s: float) -> bool:
         if target.in_flight >= MOST_IN_FLIGHT or not (target.is_wanted or not self._is_starting(target.channel)):
             return False  # one that is only watched for must not meet somebody's new start
         return target.sent_s is None or now_s - target.sent_s[1] >= AGAIN_S
@@ -259,7 +187,7 @@ class StopPursuit:
             what = "all channels" if together else f"channel {group[0].channel}"
             tasks.create_task(self._send(group, together=together), name=f"{self._station.name}: stop of {what}")
 
-    async def _send(self, targets: Collection[_Target], *, together: bool) -> None:
+    async def _send(self, targets: Collection[Target], *, together: bool) -> None:
         """One stop, of a channel or of all."""
         try:
             if together:
@@ -277,7 +205,7 @@ class StopPursuit:
             verdicts = {target.channel: verdict for target in targets}
         self._hear([(target, verdicts[target.channel]) for target in targets])
 
-    def _hear(self, verdicts: Iterable[tuple[_Target, Verdict]]) -> None:
+    def _hear(self, verdicts: Iterable[tuple[Target, Verdict]]) -> None:
         now_s = self._station.monotonic()
         for target, verdict in verdicts:
             target.hear(verdict, now_s)
@@ -333,7 +261,7 @@ class StopPursuit:
         self._finish(target, self._verdict_at_rest(target, reading), "the channel was seen not running")
         self._on_rest(channel)
 
-    def _verdict_at_rest(self, target: _Target, reading: Reading) -> Verdict:
+    def _verdict_at_rest(self, target: Target, reading: Reading) -> Verdict:
         ran = target.before is not None and in_test(target.before.record.status)
         last = target.verdict
         if not (ran or target.doubt or target.accepted_s is not None) and last and last.outcome is Outcome.FAILED:
@@ -357,7 +285,7 @@ class StopPursuit:
             if not target.is_wanted and (target.watch_until_s is None or target.watch_until_s <= now_s):
                 self._targets.pop(target.channel, None)
 
-    def _raise(self, target: _Target, waited: str) -> None:
+    def _raise(self, target: Target, waited: str) -> None:
         if not self._alarms.stands(self._station.name, target.channel, STOP_FAILED):
             shown = self._station.book.latest(target.channel)
             last = f"; the last answer: {target.verdict.message}" if target.verdict else "; it could not be sent"
@@ -365,7 +293,7 @@ class StopPursuit:
             log.error("%s: channel %d: %s", self._station.name, target.channel, message)
             self._alarms.raise_(self._station.name, target.channel, STOP_FAILED, message, status_text(shown))
 
-    def _verdict_at_end(self, target: _Target, why: str, reason: str) -> Verdict:
+    def _verdict_at_end(self, target: Target, why: str, reason: str) -> Verdict:
         last = target.verdict
         if last is None or last.outcome is Outcome.REFUSED:  # no answer, whatever became of the first attempts
             if target.in_flight:
@@ -387,18 +315,18 @@ class StopPursuit:
 
     # --- the end ---
 
-    def _tell(self, channel: int, wishes: Iterable[_Wish], verdict: Verdict) -> None:
+    def _tell(self, channel: int, wishes: Iterable[Wish], verdict: Verdict) -> None:
         for wish in wishes:
             try:
                 wish.tell(channel, verdict)
             except Exception:  # a bug in one answer must not cost the others theirs
                 log.exception("%s: channel %d: the answer to a stop", self._station.name, channel)
 
-    def _tell_all(self, target: _Target, verdict: Verdict) -> None:
+    def _tell_all(self, target: Target, verdict: Verdict) -> None:
         wishes, target.wishes = target.wishes, deque()
         self._tell(target.channel, wishes, verdict)
 
-    def _finish(self, target: _Target, verdict: Verdict, how: str) -> None:
+    def _finish(self, target: Target, verdict: Verdict, how: str) -> None:
         self._targets.pop(target.channel, None)
         self._tell_all(target, verdict)
         for done in target.done:

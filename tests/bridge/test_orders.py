@@ -7,18 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cti_mqtt.bridge.age import Deadline
-from cti_mqtt.bridge.orders import (
-    Assign,
-    MalformedError,
-    SetMv,
-    Start,
-    Stop,
-    parse_order,
-    parse_stop,
-    parse_stop_all,
-    parse_value,
-    peek_id,
-)
+from cti_mqtt.bridge.order_parsing import MalformedError, parse_order, parse_stop, parse_stop_all, parse_value, peek_id
+from cti_mqtt.bridge.orders import Assign, SetMv, Start, Stop
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
