@@ -1,9 +1,10 @@
 """The bridge, polling its one cycler as fast as it goes; `cti-mqtt run` polls twenty times a second at the most.
 
 It is the whole bridge with a configuration from a file. Besides the polls by the clock (once a second) the station is
-asked to poll again as soon as the last poll has been answered, with the method that the polls by the clock use. It
-waits while more than two polls have not gone to the broker: otherwise newer states would replace those that wait, and
-what is to be measured is readings that arrive.
+asked to poll again as soon as the last poll has been answered, with the method that the polls by the clock use: the
+next one waits for its turn, so that the cycler has a request while the bridge publishes what it said. It waits while
+more than two polls have not gone to the broker: otherwise newer states would replace those that wait, and what is to be
+measured is readings that arrive.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from cti_mqtt.bridge.bridge import Bridge
 from cti_mqtt.cli.loops import run_until_signalled
 from cti_mqtt.errors import CtiMqttError
 
+POLLERS = 2  # one waits for an answer, one for its turn
 POLLS_AHEAD = 2
 A_MOMENT_S = 0.0005
 
@@ -36,12 +38,13 @@ async def run(settings: config.Config, stop: asyncio.Event) -> None:
     """Until it is told to stop."""
     bridge = Bridge(settings)
     (name,) = settings.cyclers
-    hurrying = asyncio.create_task(hurry(bridge, name), name="hurry")
+    hurrying = [asyncio.create_task(hurry(bridge, name), name="hurry") for _ in range(POLLERS)]
     try:
         await bridge.run(stop)
     finally:
-        hurrying.cancel()
-        await asyncio.wait([hurrying])
+        for task in hurrying:
+            task.cancel()
+        await asyncio.wait(hurrying)
 
 
 if __name__ == "__main__":
