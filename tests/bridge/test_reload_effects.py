@@ -31,13 +31,12 @@ class TestLimits:
     async def test_also_for_what_waits_for_its_turn(self, tmp_path: Path) -> None:
         async with running(tmp_path, control={**CONTROL, "limits": LIMITS}) as it:
             await start(it)
-            station = it.bridge._stations["arbin1"]
-            it.server.faults = Faults(delays_s={"set_meta_variable": 0.5})  # the others wait for the first
+            it.server.faults = Faults(delays_s={"set_meta_variable": 1.0})  # the others wait for the first
             for number in range(3):
                 it.observer.say(
                     "arbin1/channel/1/command/set_mv", {"id": f"w{number}", "values": {"1": 4 + number / 10}}
                 )
-            await until(lambda: station.writer._queue)
+            await it.observer.wait("arbin1/channel/1/result", lambda heard: heard.json["reason"] == "superseded")
             report = await reload(it, arbin1={"control": {**CONTROL, "limits": {1: {"min": 0, "max": 3}}}})
             assert report.applied
             last = await it.observer.wait("arbin1/channel/1/result", lambda heard: heard.json["id"] == "w2")
@@ -79,7 +78,7 @@ class TestControl:
         async with running(tmp_path, control=CONTROL) as it:
             await start(it)
             station = it.bridge._stations["arbin1"]
-            it.server.faults = Faults(delays_s={"set_meta_variable": 0.5})  # the others wait for the first
+            it.server.faults = Faults(delays_s={"set_meta_variable": 1.0})  # the others wait for the first
             for number in range(2):
                 it.observer.say("arbin1/channel/1/command/set_mv", {"id": f"w{number}", "values": {"1": number}})
             await until(lambda: station.writer._queue)
