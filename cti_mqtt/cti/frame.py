@@ -68,7 +68,7 @@ class RunningSums:
         """The checksum over the bytes from `start` to `end`, which must be there."""
         asked, self._asked = self._asked, max(self._asked, end)
         if start >= asked:
-            return checksum(self._buffer[start:end])
+            return checksum(memoryview(self._buffer)[start:end])
         with memoryview(self._buffer) as view:
             self._sum_blocks(view, end)
             return (self._up_to(view, end) - self._up_to(view, start)) & 0xFFFF

@@ -17,7 +17,6 @@ from cti_mqtt.cti.frame import (
     Direction,
     RunningSums,
     pack_frame,
-    stored_checksum,
 )
 from cti_mqtt.cti.layout import Layout
 from cti_mqtt.errors import InvalidRequestError, ProtocolError
@@ -112,16 +111,17 @@ class Stream:
         while len(self._buffer) - self._position >= self._wanted:
             event = self._next()
             if event is not None:
-                self._report_skipped(events)
+                if self._skipped:
+                    self._report_skipped(events)
                 events.append(event)
-        self._report_skipped(events)
+        if self._skipped:
+            self._report_skipped(events)
         self._position -= self._sums.discard(self._position)
         return events
 
     def _report_skipped(self, events: list[Event]) -> None:
-        if self._skipped:
-            events.append(Skipped(self._skipped, self._reason))
-            self._skipped = 0
+        events.append(Skipped(self._skipped, self._reason))
+        self._skipped = 0
 
     def _skip_to(self, position: int, reason: str) -> None:
         if not self._skipped:
@@ -135,9 +135,12 @@ class Stream:
         """One step through the buffer: an event, or None where there is nothing to say yet."""
         if self._trailer is not None:
             self._drop_trailer(self._trailer)
-        if not self._at_token():
+            if self.pending < HEADER.size:
+                return None
+        if not self._buffer.startswith(TOKEN, self._position) and not self._at_token():
             return None
-        size, code, extended = self._header()
+        _, length, code, extended = HEADER.unpack_from(self._buffer, self._position)
+        size = length + self._uncounted
         message_type = self._types.get(code)
         if not (message_type.believes(size) if message_type else OVERHEAD <= size <= DEFAULT_BOUND):
             self._skip_to(self._position + 1, f"a frame of {size} bytes cannot have code {code:#010x}")
@@ -168,14 +171,10 @@ class Stream:
             self._skip_to(start, "no frame begins here")
         return len(self._buffer) - self._position >= HEADER.size
 
-    def _header(self) -> tuple[int, int, int]:
-        _, length, code, extended = HEADER.unpack_from(self._buffer, self._position)
-        return length + self._uncounted, code, extended
-
     def _verify(self, end: int) -> Checksum | None:
         """What the checksum of the frame up to `end` says; None while two more bytes must come to tell."""
         body_end = end - CHECKSUM_SIZE
-        stored = stored_checksum(self._buffer[body_end:end])
+        stored = int.from_bytes(self._buffer[body_end:end], "little")
         expected = self._sums.between(self._position, body_end)
         if stored == expected:
             return Checksum.GOOD
@@ -211,16 +210,18 @@ class Stream:
         if verdict is Checksum.MISPLACED and self._policy is ChecksumPolicy.STRICT:
             self._skip_to(end + CHECKSUM_SIZE, "checksum in the wrong place")
             return None
-        event: Event = ReceivedUnknown(code, extended)
-        if message_type:
-            arguments = bytes(self._buffer[self._position + HEADER.size : end - CHECKSUM_SIZE])
+        event: Event
+        if message_type is None:
+            event = ReceivedUnknown(code, extended)
+        else:
+            arguments = bytes(memoryview(self._buffer)[self._position + HEADER.size : end - CHECKSUM_SIZE])
             try:
                 event = Received(self._layout(code, message_type).unpack(arguments), verdict)
             except ProtocolError as error:
                 after = self._position + 1 if verdict is Checksum.WRONG else end
                 self._skip_to(after, f"code {code:#010x} does not parse: {error}")
                 return None
-        self._position = self._end_of_taken(end, verdict)
+        self._position = end if verdict is Checksum.GOOD else self._end_of_taken(end, verdict)
         self._wanted = HEADER.size
         return event
 
@@ -230,10 +231,9 @@ class Stream:
         return self._layouts[code]
 
     def _end_of_taken(self, end: int, verdict: Checksum) -> int:
-        """Where the bytes of a frame that was taken end."""
+        """Where the bytes of a frame that was taken end, where its checksum is not as it should be."""
         if verdict is Checksum.MISPLACED:
             return end + CHECKSUM_SIZE
-        if verdict is Checksum.WRONG:  # if it lacks a few bytes, its last ones are the beginning of the next token
-            tail = self._buffer[end - len(TOKEN) + 1 : end]
-            return end - len(tail) + len(tail.rstrip(TOKEN[:1]))
-        return end
+        # If it lacks a few bytes, its last ones are the beginning of the next token.
+        tail = self._buffer[end - len(TOKEN) + 1 : end]
+        return end - len(tail) + len(tail.rstrip(TOKEN[:1]))

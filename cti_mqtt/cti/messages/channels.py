@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntFlag
 from functools import lru_cache
-from itertools import starmap
 from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
@@ -97,6 +96,8 @@ class Extras(NamedTuple):
 
 NO_EXTRAS = Extras()
 
+_new = tuple.__new__  # what making a named tuple comes to, without its call in between
+
 _COUNTS = struct.Struct(f"<{len(AUX_KINDS)}HHH")
 _NO_COUNTS = bytes(_COUNTS.size)
 _AUX = struct.Struct("<ff")
@@ -132,10 +133,10 @@ class ExtrasCodec:
                 end = offset + count * _AUX.size
                 if end > len(buffer):
                     raise ProtocolError(f"{count} {kind} auxiliaries announced, room for fewer")
-                aux[kind] = tuple(starmap(AuxReading, _AUX.iter_unpack(buffer[offset:end])))
+                aux[kind] = tuple([_new(AuxReading, pair) for pair in _AUX.iter_unpack(buffer[offset:end])])
                 offset = end
             if not bms_count and not smb_count:
-                return Extras(aux), offset
+                return _new(Extras, (aux, (), ())), offset
             bms = []
             for _ in range(bms_count):
                 entry, offset = self._bms(buffer, offset)
@@ -278,7 +279,7 @@ class RememberingRecord(Layout[ChannelRecord]):
         except struct.error as error:
             raise ProtocolError(f"channel record ends too early: {error}") from error
         extras, end = self._extras.unpack_from(buffer, numbers_at + _NUMBERS.size)
-        return ChannelRecord._make((*known[1], *numbers, extras)), end
+        return _new(ChannelRecord, (*known[1], *numbers, extras)), end
 
     def _learn(self, buffer: bytes, offset: int) -> tuple[ChannelRecord, int]:
         record, end = super().unpack_from(buffer, offset)
@@ -289,8 +290,7 @@ class RememberingRecord(Layout[ChannelRecord]):
         return record, end
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelsInfoFeedback:
+class ChannelsInfoFeedback(NamedTuple):
     """Any number of readings: one, some or all of those that were asked for, or more."""
 
     records: Annotated[tuple[ChannelRecord, ...], CountedRecords(RECORD)]
