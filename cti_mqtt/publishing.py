@@ -5,25 +5,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from cti_mqtt.cti.messages.channels import AuxKind
 from cti_mqtt.section import Model
 
 DEFAULT_HEARTBEAT_S = 60.0  # where there are dead bands and nothing is said of it
 LONGEST_HEARTBEAT_S = 86400.0  # whoever wants to hear less than that wants no `state`
 
-AuxKind = Literal[
-    "voltage",
-    "temperature",
-    "pressure",
-    "external",
-    "flow",
-    "ao",
-    "di",
-    "do",
-    "humidity",
-    "safety",
-    "ph",
-    "density",
-]
 Band = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 

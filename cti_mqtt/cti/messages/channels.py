@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntFlag
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from cti_mqtt.cti.codes import ChannelStatus, Selection
 from cti_mqtt.cti.fields import F32, F64, I16, U16, U32, char, encode_text, flag, number, wchar
@@ -18,7 +18,7 @@ from cti_mqtt.errors import InvalidRequestError, ProtocolError
 
 ALL_CHANNELS = -1
 
-AUX_KINDS = (
+AuxKind = Literal[
     "voltage",
     "temperature",
     "pressure",
@@ -31,7 +31,8 @@ AUX_KINDS = (
     "safety",
     "ph",
     "density",
-)
+]
+AUX_KINDS: tuple[AuxKind, ...] = get_args(AuxKind)
 
 
 class AuxOption(IntFlag):
