@@ -12,6 +12,7 @@ from amqtt.errors import BrokerError
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 
 HAND_ON_S = 0.05
+CLOSE_S = 1.0  # for what is still to be written
 
 
 class _Handler(BrokerProtocolHandler):  # type: ignore[misc]  # amqtt brings no types
@@ -58,16 +59,20 @@ class _TidyBroker(Broker):  # type: ignore[misc]  # as above
         try:
             await super().stream_connected(reader, writer, listener_name)
         finally:
-            self._writers.discard(writer)
             writer.close()
+            if not writer.transport.get_write_buffer_size():  # else it is closed when the client has read that
+                self._writers.discard(writer)
 
     async def shutdown(self) -> None:
-        """End, and close what is open."""
+        """End, and close what is open, also where the client no longer reads."""
         await super().shutdown()
         for writer in tuple(self._writers):
             writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await writer.wait_closed()
+            writer.transport.abort()
+        await asyncio.sleep(0)  # what was aborted is closed then
 
 
 @asynccontextmanager
