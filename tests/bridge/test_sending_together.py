@@ -1,5 +1,6 @@
 """Packets that go to the socket together are the bytes that paho would have sent one after the other."""
 
+import asyncio
 import random
 from typing import Any, TypeVar
 
@@ -11,7 +12,8 @@ from paho.mqtt.properties import Properties
 
 from cti_mqtt.bridge.mqtt.outgoing import publish
 from cti_mqtt.bridge.mqtt.reading import ReadingClient
-from cti_mqtt.bridge.mqtt.writing import CHUNK, Info
+from cti_mqtt.bridge.mqtt.session import Session
+from cti_mqtt.bridge.mqtt.writing import CHUNK, Bundle, Info
 from cti_mqtt.bridge.outbox import Message
 
 C = TypeVar("C", bound=Client)
@@ -96,6 +98,41 @@ def test_the_same_bytes(protocol: MQTTProtocolVersion, seed: int) -> None:
         assert not any(info.is_published() for message, info in infos if message.qos)
     assert plain.taken == together.taken
     assert together.calls < plain.calls
+
+
+async def test_states_take_no_room_of_what_must_arrive() -> None:
+    loop = asyncio.get_running_loop()
+    session = Session(loop.create_future(), loop.create_future(), loop.create_future())
+    state = Message("a/state", bytes(4300), 0, retain=True)
+    while session.has_room(state):
+        session.hand_over(Bundle(), state)
+    assert session.unwritten_bytes > 16_000_000
+    assert session.has_room(Message("a/readings", b"x"))
+
+
+async def test_a_state_does_not_overtake_the_clearing_of_its_topic() -> None:
+    loop = asyncio.get_running_loop()
+    session = Session(loop.create_future(), loop.create_future(), loop.create_future())
+    client = connected(
+        ReadingClient(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5), GrudgingSocket(1)
+    )
+    clear, state = Message("a/state", b"", retain=True), Message("a/state", b"1", 0, retain=True)
+    info = publish(client, clear, protocol_5=True)
+    session.hand_over(info, clear)
+    assert [session.in_order(each).qos for each in (state, state._replace(topic="b/state"))] == [1, 0]
+    session.settle_offer(info.mid, None)
+    assert session.in_order(state) is state
+
+
+def test_a_client_of_no_use_any_more_keeps_nothing() -> None:
+    client = connected(
+        ReadingClient(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5), GrudgingSocket(1)
+    )
+    for qos in (0, 1):
+        publish(client, Message("a", bytes(CHUNK), qos), protocol_5=True)
+    client.let_go()
+    assert not client.want_write()
+    assert not client._out_messages
 
 
 def test_an_expiry_is_packed_as_paho_packs_it() -> None:

@@ -199,6 +199,7 @@ class MqttLink:
         if session.max_packet and packet_size(message) > session.max_packet:
             self._too_large(message, session.max_packet, settled)
             return True
+        message = session.in_order(message)
         info = publish(client, message, protocol_5=self.protocol_5)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             return False

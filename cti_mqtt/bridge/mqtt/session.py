@@ -74,6 +74,7 @@ class Session:
         unreadable: whether something came that paho could not read: then broker and network are well.
         lasted_s: from being accepted on, once it is over.
         answers: who waits for the broker's answer to which subscription; called with what it has against it, or None.
+        clearing: topics that the broker was asked to clear and has not yet, by the message's number.
         pending: what the broker has not acknowledged, with what is acknowledged behind that; QoS 1.
         unwritten: what the socket has not taken, with its size; QoS 0. By itself, for it waits for no acknowledgement.
         offered: who is told what became of which message; called with None when the broker has it, else with why not.
@@ -88,9 +89,11 @@ class Session:
     lasted_s: float = 0.0
     answers: dict[int, Callable[[str | None], None]] = field(default_factory=dict)
     max_packet: int | None = None
+    clearing: dict[int, str] = field(default_factory=dict)
     pending: deque[tuple[Info, Message]] = field(default_factory=deque)
     unwritten: deque[tuple[Info, int]] = field(default_factory=deque)
     pending_bytes: int = 0
+    unwritten_bytes: int = 0
     offered: dict[int, Settled] = field(default_factory=dict)
     early: list[Incoming] | None = field(default_factory=list)
     early_bytes: int = 0
@@ -109,17 +112,27 @@ class Session:
         self.early_bytes += len(incoming.payload)
         return True
 
+    def in_order(self, message: Message) -> Message:
+        """The message as it may be sent: at QoS 0 it would overtake the clearing of its topic, and be cleared then."""
+        if not message.qos and self.clearing and message.topic in self.clearing.values():
+            return message._replace(qos=1)
+        return message
+
     def hand_over(self, info: Info, message: Message) -> None:
         """Remember that paho has it."""
         size = len(message.payload)
         if message.qos:
+            if message.retain and not size:
+                self.clearing[info.mid] = message.topic
             self.pending.append((info, message))
+            self.pending_bytes += size
         else:
             self.unwritten.append((info, size))
-        self.pending_bytes += size
+            self.unwritten_bytes += size
 
     def settle_offer(self, mid: int, problem: str | None) -> None:
-        """What became of a message that somebody wants to hear about."""
+        """The broker has answered a message; somebody may want to hear about it."""
+        self.clearing.pop(mid, None)
         if settled := self.offered.pop(mid, None):
             tell(settled, problem)
 
@@ -155,7 +168,7 @@ class Session:
         while self.pending and self.pending[0][0].is_published():
             self.pending_bytes -= len(self.pending.popleft()[1].payload)
         while self.unwritten and self.unwritten[0][0].is_published():
-            self.pending_bytes -= self.unwritten.popleft()[1]
+            self.unwritten_bytes -= self.unwritten.popleft()[1]
         return len(self.pending) + len(self.unwritten)
 
     def has_room(self, message: Message) -> bool:
@@ -166,8 +179,10 @@ class Session:
         """
         more = MOST_IN_PAHO // MAX_IN_PAHO if message.urgent else 1
         in_paho = self.in_paho()
-        held = len(self.pending) if message.qos else in_paho
-        return held < more * MAX_IN_PAHO and self.pending_bytes < more * MAX_BYTES_IN_PAHO
+        held, size = len(self.pending), self.pending_bytes
+        if not message.qos:
+            held, size = in_paho, size + self.unwritten_bytes
+        return held < more * MAX_IN_PAHO and size < more * MAX_BYTES_IN_PAHO
 
 
 def subscribe_options(subscription: Subscription) -> SubscribeOptions:
@@ -177,8 +192,8 @@ def subscribe_options(subscription: Subscription) -> SubscribeOptions:
     return SubscribeOptions(qos=1, noLocal=True, retainAsPublished=True, retainHandling=RETAIN_ONLY_LIVE)
 
 
-async def part(client: Client, driver: Driver) -> None:
-    """Say goodbye and close, also when the broker no longer reads."""
+async def part(client: ReadingClient, driver: Driver) -> None:
+    """Say goodbye and close, also when the broker no longer reads; the client is of no use any more."""
     sock = client.socket()
     client.disconnect()
     driver.write()
@@ -190,6 +205,7 @@ async def part(client: Client, driver: Driver) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GOODBYE_S):
                 await driver.closed.wait()
+    client.let_go()
 
 
 def cut(sock: Any) -> None:

@@ -85,6 +85,14 @@ class WritingClient(Client):
         last["to_process"] += len(packet)
         return last["info"]
 
+    def let_go(self) -> None:
+        """When the connection is over, keep nothing of what waited.
+
+        paho, its callbacks and what drives it know each other, so it may be long until the client itself is taken away.
+        """
+        self._out_packet.clear()
+        self._out_messages.clear()
+
     def _sock_send(self, buf: bytes | bytearray) -> int:
         """Called by paho for the first packet that waits: those behind it go with it, and are there when it asks."""
         if not self._sent_ahead:
