@@ -287,9 +287,11 @@ async def table(path: Path, protocol: object) -> AsyncIterator[Table]:
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(secured_broker(folder))
         servers = {name: await stack.enter_async_context(simulated(CHANNELS.get(name, FEW))) for name in CONTROLS}
-        people = {
-            name: await stack.enter_async_context(Person.log_in(broker.port, protocol, folder, folder.login(name)))
-            for name in ("auditor", "operator")
+        people = {  # the operator has enough to say
+            name: await stack.enter_async_context(
+                Person.log_in(broker.port, protocol, folder, folder.login(name), hears)
+            )
+            for name, hears in (("auditor", "#"), ("operator", "nothing"))
         }
         await stack.enter_async_context(commanding(configured(broker, protocol, folder, servers, path / "data")))
         it = Table(broker, servers, people, protocol)

@@ -153,19 +153,21 @@ def new_client(protocol: object, folder: TryFolder, who: dict[str, Any], client_
 class Person(Observer):
     """Somebody with a login, who sees what the broker says to each message."""
 
-    def __init__(self, port: int, protocol: object, folder: TryFolder, who: dict[str, Any]) -> None:
+    def __init__(self, port: int, protocol: object, folder: TryFolder, who: dict[str, Any], hears: str = "#") -> None:
         super().__init__(port, protocol)
         callbacks = self._client.on_message, self._client.on_subscribe
         self._client = new_client(protocol, folder, who)
         self._client.on_message, self._client.on_subscribe = callbacks
-        self._client.on_connect = lambda client, *_: client.subscribe("#", 1)  # what may be read of it is delivered
+        self._client.on_connect = lambda client, *_: client.subscribe(hears, 1)  # what may be read of it is delivered
         self._client.on_publish = self._on_publish
         self._answers: dict[int, asyncio.Future[str]] = {}
 
     @classmethod
     @asynccontextmanager
-    async def log_in(cls, port: int, protocol: object, folder: TryFolder, who: dict[str, Any]) -> AsyncIterator[Self]:
-        person = cls(port, protocol, folder, who)
+    async def log_in(
+        cls, port: int, protocol: object, folder: TryFolder, who: dict[str, Any], hears: str = "#"
+    ) -> AsyncIterator[Self]:
+        person = cls(port, protocol, folder, who, hears)
         await asyncio.to_thread(person._client.connect, HOST, port, 60)
         person._client.loop_start()
         try:
