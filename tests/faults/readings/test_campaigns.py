@@ -27,7 +27,7 @@ async def test_no_reading_is_lost(tmp_path: Path, name: str) -> None:
     assert figures.answered > 20
     assert figures.live > 0
     assert figures.brokers == figures.closed
-    if name in {"outage", "both"}:
+    if name == "outage":
         assert figures.late > 0
     if name == "defaults":
         assert figures.brokers > 0
