@@ -14,8 +14,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 CHUNK = 64 * 1024  # of the socket, in bytes
-PUBLISH = 0x30
-RETAIN = 0x01
+PUBLISH = 0x30  # and 1 where it is retained
 
 
 class Info(Protocol):

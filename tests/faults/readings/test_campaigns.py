@@ -29,5 +29,7 @@ async def test_no_reading_is_lost(tmp_path: Path, name: str) -> None:
     assert figures.brokers == figures.closed
     if name == "outage":
         assert figures.late > 0
+    if name == "both":  # who is away himself takes few polls that could come late
+        assert figures.late + figures.duplicates > 0
     if name == "defaults":
         assert figures.brokers > 0
